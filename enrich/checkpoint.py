@@ -1,0 +1,256 @@
+"""The checkpoint: finished rows on disk, so that a run killed at any moment goes on where it was.
+
+`<output>.checkpoint/` holds immutable parts (Parquet) and `manifest.jsonl`. The manifest's first line is the run's
+fingerprint; each line after it lists one part. A part is written under another name, synced, renamed, and only then
+listed, by one appended and synced line: what is listed is whole, what isn't does not count. A line that a crash cut
+short, and a part whose bytes are not the listed ones, are dropped, and their rows done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from enrich import durable
+from enrich.errors import CheckpointMismatch
+from enrich.generation import GENERATION_TYPE, Generation, Outcome
+
+_FORMAT = 1
+_SCHEMA = pa.schema(
+    [
+        pa.field("ordinal", pa.int64(), nullable=False),
+        pa.field("text", pa.string()),
+        pa.field("generation", GENERATION_TYPE, nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class _Part:
+    name: str
+    rows: int
+    first: int
+    last: int
+    blake2b: str
+
+
+@dataclass
+class Checkpoint:
+    """An open checkpoint. Use it as a context manager: leaving it commits what is still in memory."""
+
+    directory: Path
+    run_id: str
+    commit_rows: int
+    commit_seconds: float
+    notes: list[str] = field(default_factory=list)
+    _parts: list[_Part] = field(default_factory=list)
+    _done: bytearray = field(default_factory=bytearray)
+    _pending: list[Outcome] = field(default_factory=list)
+    _committed_at: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        fingerprint: Mapping[str, Any],
+        *,
+        run_id: str,
+        restart: bool = False,
+        commit_rows: int = 256,
+        commit_seconds: float = 30.0,
+    ) -> Checkpoint:
+        """Open the checkpoint in `directory`, or begin one.
+
+        Raises CheckpointMismatch, naming the fields that differ, if it was begun with another fingerprint.
+        """
+        manifest = directory / "manifest.jsonl"
+        if restart and directory.exists():
+            shutil.rmtree(directory)
+        if not manifest.exists():
+            if directory.exists():
+                shutil.rmtree(directory)  # killed before its manifest was whole: it holds nothing
+            directory.mkdir(parents=True)
+            header: dict[str, Any] = {
+                "format": _FORMAT,
+                "run_id": run_id,
+                "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "fingerprint": fingerprint,
+            }
+            temporary = directory / "manifest.tmp"
+            temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
+            durable.publish(temporary, manifest)
+            durable.sync_directory(directory.parent)
+            return cls(directory, run_id, commit_rows, commit_seconds)
+        header, listed, whole_bytes = _read_manifest(manifest)
+        _compare(directory, header["fingerprint"], fingerprint)
+        checkpoint = cls(directory, header["run_id"], commit_rows, commit_seconds)
+        checkpoint._load(listed, whole_bytes)
+        return checkpoint
+
+    def _load(self, listed: list[_Part], whole_bytes: int) -> None:
+        """Take over the whole parts, forget the others."""
+        manifest = self.directory / "manifest.jsonl"
+        if whole_bytes < manifest.stat().st_size:
+            os.truncate(manifest, whole_bytes)
+        for part in listed:
+            path = self.directory / part.name
+            if not path.is_file() or _hash(path) != part.blake2b:
+                self.notes.append(f"checkpoint part {path} is damaged or gone; its {part.rows} rows are done again")
+                continue
+            ordinals = pq.read_table(path, columns=["ordinal"])["ordinal"].to_pylist()
+            if any(self.is_done(ordinal) for ordinal in ordinals):
+                continue  # listed twice
+            self._parts.append(part)
+            self._mark(ordinals)
+        names = {part.name for part in self._parts} | {manifest.name}
+        for path in self.directory.iterdir():
+            if path.name not in names:
+                path.unlink()
+        if len(self._parts) < len(listed):
+            header = manifest.read_text(encoding="utf-8").splitlines()[0]
+            temporary = self.directory / "manifest.tmp"
+            temporary.write_text("\n".join([header, *map(_line, self._parts)]) + "\n", encoding="utf-8")
+            durable.publish(temporary, manifest)
+
+    @property
+    def num_done(self) -> int:
+        """How many rows are committed or about to be."""
+        return sum(self._done)
+
+    @property
+    def num_listed(self) -> int:
+        """How many rows stand in the parts."""
+        return sum(part.rows for part in self._parts)
+
+    def is_done(self, ordinal: int) -> bool:
+        """Say whether the row has its outcome."""
+        return ordinal < len(self._done) and self._done[ordinal] == 1
+
+    def add(self, outcome: Outcome) -> None:
+        """Take a finished row; commit if enough of them, or enough time, have gathered."""
+        self._pending.append(outcome)
+        self._mark([outcome.ordinal])
+        if len(self._pending) >= self.commit_rows or time.monotonic() - self._committed_at >= self.commit_seconds:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write the rows in memory as one more part and list it."""
+        self._committed_at = time.monotonic()
+        if not self._pending:
+            return
+        outcomes = sorted(self._pending, key=lambda outcome: outcome.ordinal)
+        table = pa.Table.from_pylist(
+            [{"ordinal": o.ordinal, "text": o.text, "generation": asdict(o.generation)} for o in outcomes], _SCHEMA
+        )
+        number = 1 + max((int(part.name[5:-8]) for part in self._parts), default=0)
+        path = self.directory / f"part-{number:06d}.parquet"
+        temporary = path.with_suffix(".tmp")
+        pq.write_table(table, temporary, compression="zstd")
+        part = _Part(path.name, len(outcomes), outcomes[0].ordinal, outcomes[-1].ordinal, _hash(temporary))
+        durable.publish(temporary, path)
+        with (self.directory / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
+            manifest.write(_line(part) + "\n")
+            manifest.flush()
+            os.fsync(manifest.fileno())
+        self._parts.append(part)
+        self._pending.clear()
+
+    def outcomes(self, ranges: Iterable[tuple[int, int]]) -> Iterator[dict[int, Outcome]]:
+        """For each range of ordinals [first, end), rising, yield its outcomes by ordinal.
+
+        Only the parts that reach into the range are held in memory.
+        """
+        waiting = sorted(self._parts, key=lambda part: part.first, reverse=True)
+        held: dict[int, Outcome] = {}
+        for first, end in ranges:
+            while waiting and waiting[-1].first < end:
+                held.update((outcome.ordinal, outcome) for outcome in self._read(waiting.pop()))
+            yield {ordinal: held.pop(ordinal) for ordinal in range(first, end) if ordinal in held}
+
+    def _read(self, part: _Part) -> Iterator[Outcome]:
+        for row in pq.read_table(self.directory / part.name, schema=_SCHEMA).to_pylist():
+            generation = row["generation"]
+            generation["flags"] = tuple(generation["flags"] or ())
+            yield Outcome(row["ordinal"], row["text"], Generation(**generation))
+
+    def _mark(self, ordinals: list[int]) -> None:
+        longest = max(ordinals, default=-1)
+        if longest >= len(self._done):
+            self._done.extend(bytes(max(longest + 1 - len(self._done), len(self._done))))
+        for ordinal in ordinals:
+            self._done[ordinal] = 1
+
+    def remove(self) -> None:
+        """Remove the checkpoint from disk, manifest first, so that a half-removed one is none."""
+        (self.directory / "manifest.jsonl").unlink()
+        shutil.rmtree(self.directory)
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # After an error, too, finished rows are worth keeping. Not after a KeyboardInterrupt: it may have come in the
+        # middle of a commit.
+        if kind is None or issubclass(kind, Exception):
+            self.commit()
+
+
+def _line(part: _Part) -> str:
+    return json.dumps({"part": asdict(part)})
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _read_manifest(manifest: Path) -> tuple[dict[str, Any], list[_Part], int]:
+    """Return the header, the parts listed in whole lines, and how many bytes those lines take."""
+    hint = "drop the checkpoint with --restart"
+    lines = manifest.read_bytes().splitlines(keepends=True)
+    try:
+        header = json.loads(lines[0])
+        header_format = header["format"]
+        header["fingerprint"], header["run_id"]
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointMismatch(f"{manifest}: not a manifest; {hint}") from error
+    if header_format != _FORMAT:
+        raise CheckpointMismatch(f"{manifest}: of format {header_format}, this version reads {_FORMAT}; {hint}")
+    parts, whole_bytes = [], len(lines[0])
+    for line in lines[1:]:
+        try:
+            part = _Part(**json.loads(line)["part"])
+        except (ValueError, KeyError, TypeError):
+            break
+        if not line.endswith(b"\n") or Path(part.name).name != part.name:
+            break
+        parts.append(part)
+        whole_bytes += len(line)
+    return header, parts, whole_bytes
+
+
+def _compare(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    def shown(value: Any) -> str:
+        return json.dumps(value) if len(json.dumps(value)) < 50 else json.dumps(value)[:47] + "..."
+
+    names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    if names:
+        differences = "; ".join(f"{name} was {shown(old.get(name))}, is {shown(new.get(name))}" for name in names)
+        raise CheckpointMismatch(
+            f"{directory} belongs to another run: {differences}."
+            " Run it with the former to go on, or drop it with --restart"
+        )

@@ -1,0 +1,25 @@
+"""Durable files: complete under their name, or not there; never half."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give a finished file its name in one atomic step, after its bytes have reached the disk."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(final)
+    sync_directory(final.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory as durable as the files (on POSIX; elsewhere the system does it)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,74 @@
+"""What every engine is given and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How tokens are drawn.
+
+    Temperature 0 takes the likeliest token; top_k 0 and top_p 1 leave all tokens in. The repetition penalty is that of
+    CTRL (Keskar et al. 2019, section 4.1), on generated tokens only: a text may name what its prompt names.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.7
+    top_k: int = 50
+    top_p: float = 0.95
+    repetition_penalty: float = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row's prompt and the seed of its random stream; `attempt` picks another part of the stream."""
+
+    prompt_token_ids: tuple[int, ...]
+    seed: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The generated token ids without the end-of-text token; `finish_reason` is `stop` or `length`."""
+
+    token_ids: tuple[int, ...]
+    finish_reason: str
+
+
+@dataclass
+class EngineStats:
+    """Positions computed, and how many of them held a token that was wanted."""
+
+    prompt_tokens: int = 0
+    prefill_positions: int = 0
+    generated_tokens: int = 0
+    decode_positions: int = 0
+
+    @property
+    def padding_waste(self) -> float:
+        """Share of the prefilled positions that held no token of a row's prompt."""
+        return 1 - self.prompt_tokens / self.prefill_positions if self.prefill_positions else 0.0
+
+    @property
+    def decode_waste(self) -> float:
+        """Share of the decoded positions whose row had finished, or was filler."""
+        return 1 - self.generated_tokens / self.decode_positions if self.decode_positions else 0.0
+
+
+class Engine(Protocol):
+    """Generates the rows of one bucket at a time."""
+
+    stats: EngineStats
+
+    def generate(
+        self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (index into `requests`, completion) as rows finish.
+
+        Prompts are computed `width` positions wide, at most `batch_rows` at once. Ends early, without the rows in
+        flight, once `should_stop()`. Raises TryAgain if not even the smallest batch fits into memory.
+        """

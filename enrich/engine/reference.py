@@ -1,0 +1,142 @@
+"""The reference engine: `generate` of transformers, one batch after the other.
+
+It is the plain form that faster engines are held against. transformers does the forward passes, the cache and the
+position ids of left-padded prompts; the choice of tokens is ours, hung in as a logits processor, because
+transformers would draw from one global stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+from enrich.engine import sampling
+from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
+from enrich.errors import TryAgain
+
+# On a CPU, matrix products give a row the same float32 bits whatever rows stand beside it, if their number is a
+# multiple of the kernels' tile height (4 with AVX2). Batches are filled up to a multiple of this.
+_CPU_TILE_ROWS = 16
+
+
+class ReferenceEngine:
+    """Runs any causal language model of transformers."""
+
+    def __init__(self, model: Any, end_token_id: int | None, params: SamplingParams, stats: EngineStats) -> None:
+        self.stats = stats
+        self._model = model
+        self._params = params
+        config = model.generation_config.eos_token_id
+        ends = config if isinstance(config, list) else [config]
+        self._ends = sorted({end for end in [*ends, end_token_id] if end is not None})
+        model.generation_config = GenerationConfig()  # a model's own sampling defaults must not join in
+        self._same_bits = model.dtype == torch.float32 and model.device.type == "cpu"
+        self._largest: int | None = None  # set once memory has run out
+
+    def generate(
+        self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (index, completion) batch after batch; see `Engine.generate`."""
+        start = 0
+        while start < len(requests) and not should_stop():
+            rows = min(batch_rows, self._largest or batch_rows)
+            batch = requests[start : start + rows]
+            try:
+                completions = self._run(batch, width, self._filled(len(batch), rows), should_stop)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink(len(batch), width, error)
+                continue
+            if should_stop():  # the batch was broken off
+                return
+            for offset, completion in enumerate(completions):
+                yield start + offset, completion
+            start += len(batch)
+
+    def _filled(self, rows: int, batch_rows: int) -> int:
+        """Return the number of rows to compute, filler included, so that a row's bits don't depend on its batch."""
+        if self._same_bits:
+            return -(-rows // _CPU_TILE_ROWS) * _CPU_TILE_ROWS
+        return batch_rows
+
+    def _shrink(self, rows: int, width: int, error: BaseException) -> None:
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        smallest = _CPU_TILE_ROWS if self._same_bits else 1
+        if rows <= smallest:
+            raise TryAgain(
+                f"out of memory on {self._model.device} with {rows} rows of {width} + {self._params.max_new_tokens}"
+                " tokens; free memory, or lower --max-new-tokens or --dtype"
+            ) from error
+        self._largest = max(smallest, rows // 2)
+
+    @torch.inference_mode()
+    def _run(
+        self, batch: Sequence[Request], width: int, rows: int, should_stop: Callable[[], bool]
+    ) -> list[Completion]:
+        filled = [*batch, *[batch[0]] * (rows - len(batch))]
+        device = self._model.device
+        pad = self._ends[0] if self._ends else 0
+        lengths = [len(request.prompt_token_ids) for request in filled]
+        input_ids = torch.tensor(
+            [[pad] * (width - n) + list(request.prompt_token_ids) for n, request in zip(lengths, filled, strict=True)]
+        )
+        attention_mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths])
+        output = self._model.generate(
+            input_ids=input_ids.to(device),
+            attention_mask=attention_mask.to(device),
+            generation_config=GenerationConfig(
+                do_sample=False,
+                max_new_tokens=self._params.max_new_tokens,
+                eos_token_id=self._ends or None,
+                pad_token_id=pad,
+            ),
+            logits_processor=LogitsProcessorList([_RowStreams(filled, width, self._params, device)]),
+            stopping_criteria=StoppingCriteriaList([_StopWhen(should_stop)]),
+        )
+        new_ids: list[list[int]] = output[:, width:].tolist()
+        completions = [self._completion(ids) for ids in new_ids[: len(batch)]]
+        self.stats.prompt_tokens += sum(lengths[: len(batch)])
+        self.stats.prefill_positions += rows * width
+        self.stats.generated_tokens += sum(len(completion.token_ids) for completion in completions)
+        self.stats.decode_positions += rows * (output.shape[1] - width)
+        return completions
+
+    def _completion(self, ids: list[int]) -> Completion:
+        end = next((index for index, token in enumerate(ids) if token in self._ends), None)
+        return Completion(tuple(ids), "length") if end is None else Completion(tuple(ids[:end]), "stop")
+
+
+class _RowStreams(LogitsProcessor):  # type: ignore[misc]
+    """Draws each row's token itself and leaves it as the only possible one."""
+
+    def __init__(self, requests: Sequence[Request], width: int, params: SamplingParams, device: torch.device) -> None:
+        self._seeds = torch.tensor([request.seed for request in requests], device=device)
+        self._attempts = torch.tensor([request.attempt for request in requests], device=device)
+        self._width = width
+        self._params = params
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        generated = input_ids[:, self._width :]
+        uniforms = sampling.uniform(self._seeds, self._attempts, generated.shape[1])
+        tokens = sampling.choose(scores.float(), generated, uniforms, self._params)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
+
+
+class _StopWhen(StoppingCriteria):  # type: ignore[misc]
+    """Breaks a batch off between two tokens."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:  # noqa: ARG002
+        return torch.full((len(input_ids),), self._should_stop(), device=input_ids.device)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error).lower()

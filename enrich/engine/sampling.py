@@ -1,0 +1,70 @@
+"""Sampling: the next token of each row, drawn from the row's own counter-based random stream.
+
+A draw depends on (seed, attempt, step) and on nothing else: not on the batch, on earlier draws, or on global state. One
+uniform number is enough for a token, because it is drawn by inverting the cumulative distribution over the few tokens
+that top-k and top-p leave.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from enrich.engine.protocol import SamplingParams
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+
+    Words are 32 bits wide in int64 tensors of one shape; returns four such words. The 64-bit products wrap around in
+    int64, which leaves their bits right.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        high0, low0 = (product0 >> 32) & _MASK, product0 & _MASK
+        high1, low1 = (product1 >> 32) & _MASK, product1 & _MASK
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+def uniform(seeds: Tensor, attempts: Tensor, step: int) -> Tensor:
+    """Return one number in [0, 1) for each row: float64 [batch] (float32 where the device has no float64)."""
+    zeros = torch.zeros_like(seeds)
+    words = philox((zeros + step, attempts, zeros, zeros), (seeds & _MASK, (seeds >> 32) & _MASK))
+    if seeds.device.type == "mps":
+        return (words[0] >> 8).to(torch.float32) * 2.0**-24
+    return ((words[0] >> 5) * 2**26 + (words[1] >> 6)).to(torch.float64) * 2.0**-53
+
+
+def penalize(logits: Tensor, generated: Tensor, penalty: float) -> Tensor:
+    """Make the tokens in `generated` [batch, so far] less likely in `logits` [batch, vocabulary]."""
+    if penalty == 1.0 or not generated.shape[1]:
+        return logits
+    scores = logits.gather(1, generated)
+    return logits.scatter(1, generated, torch.where(scores > 0, scores / penalty, scores * penalty))
+
+
+def choose(logits: Tensor, generated: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
+    """Choose each row's next token: [batch].
+
+    `logits` are [batch, vocabulary] float32, `generated` the tokens so far [batch, so far], `uniforms` as `uniform`
+    gives them [batch].
+    """
+    logits = penalize(logits, generated, params.repetition_penalty)
+    if params.temperature == 0:
+        return logits.argmax(dim=1)
+    k = min(params.top_k or logits.shape[1], logits.shape[1])
+    scores, tokens = logits.topk(k, dim=1)  # likeliest first
+    cumulative = torch.softmax(scores.to(uniforms.dtype) / params.temperature, dim=1).cumsum(dim=1)
+    # Kept are the tokens before which less than top_p has been gathered; the first always is.
+    last = (cumulative[:, :-1] < params.top_p * cumulative[:, -1:]).sum(dim=1, keepdim=True)
+    target = uniforms[:, None] * cumulative.gather(1, last)
+    index = torch.minimum((cumulative <= target).sum(dim=1, keepdim=True), last)
+    return tokens.gather(1, index).squeeze(1)

@@ -1,0 +1,55 @@
+"""What can go wrong, and the exit code that tells a scheduler about it.
+
+EnrichError
+├── ConfigError (2)             an option, a configuration file, a template
+├── CatalogError (2)            the catalog can't be read or mapped
+├── ModelError (2)              the model can't be found, or may not be loaded
+├── CheckpointMismatch (2)      the checkpoint on disk belongs to another run
+├── ReconciliationError (4)     rows in and rows out differ; nothing was published
+├── TryAgain (75)               locked by another run, or out of a resource: a rerun resumes
+└── Interrupted (128 + signal)  stopped from outside; what was done is committed
+"""
+
+from __future__ import annotations
+
+
+class EnrichError(Exception):
+    """Base of every error that is reported as one line, without a traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(EnrichError):
+    """An option has a value that can't be used."""
+
+
+class CatalogError(EnrichError):
+    """A catalog can't be read, or its columns can't be mapped to roles."""
+
+
+class ModelError(EnrichError):
+    """A model isn't there, is incomplete, or would need unsafe loading."""
+
+
+class CheckpointMismatch(EnrichError):
+    """The checkpoint was made from another catalog or with other options."""
+
+
+class ReconciliationError(EnrichError):
+    """Rows in and rows out differ, so the output was withheld."""
+
+    exit_code = 4
+
+
+class TryAgain(EnrichError):
+    """Something temporary is in the way; the same command later goes on from here."""
+
+    exit_code = 75
+
+
+class Interrupted(EnrichError):
+    """The run was asked to stop by a signal and has committed what was done."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,57 @@
+"""The record of how a row came by its text, and its form as the `generation` column of the output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+GENERATED, KEPT, QUARANTINED = "generated", "kept", "quarantined"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How a row came by its text. Fields that do not apply to its status are None."""
+
+    status: str
+    key: str | None = None
+    model: str | None = None
+    model_revision: str | None = None
+    prompt_tokens: int | None = None
+    generated_tokens: int | None = None
+    finish_reason: str | None = None
+    seed: int | None = None
+    attempt: int | None = None
+    bucket: int | None = None
+    flags: tuple[str, ...] = ()
+    generated_at: datetime | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one row that was not simply kept: its text, or None, and how it came by it."""
+
+    ordinal: int
+    text: str | None
+    generation: Generation
+
+
+GENERATION_TYPE = pa.struct(
+    [
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("key", pa.string()),
+        pa.field("model", pa.string()),
+        pa.field("model_revision", pa.string()),
+        pa.field("prompt_tokens", pa.int32()),
+        pa.field("generated_tokens", pa.int32()),
+        pa.field("finish_reason", pa.string()),
+        pa.field("seed", pa.int64()),
+        pa.field("attempt", pa.int32()),
+        pa.field("bucket", pa.int32()),
+        pa.field("flags", pa.list_(pa.string())),
+        pa.field("generated_at", pa.timestamp("us", tz="UTC")),
+        pa.field("run_id", pa.string()),
+    ]
+)
