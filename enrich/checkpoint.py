@@ -55,6 +55,7 @@ class Checkpoint:
     commit_rows: int
     commit_seconds: float
     notes: list[str] = field(default_factory=list)
+    num_done: int = 0  # rows committed or about to be
     _parts: list[_Part] = field(default_factory=list)
     _done: bytearray = field(default_factory=bytearray)
     _pending: list[Outcome] = field(default_factory=list)
@@ -125,11 +126,6 @@ class Checkpoint:
             durable.publish(temporary, manifest)
 
     @property
-    def num_done(self) -> int:
-        """How many rows are committed or about to be."""
-        return sum(self._done)
-
-    @property
     def num_listed(self) -> int:
         """How many rows stand in the parts."""
         return sum(part.rows for part in self._parts)
@@ -191,6 +187,7 @@ class Checkpoint:
             self._done.extend(bytes(max(longest + 1 - len(self._done), len(self._done))))
         for ordinal in ordinals:
             self._done[ordinal] = 1
+        self.num_done += len(ordinals)
 
     def remove(self) -> None:
         """Remove the checkpoint from disk, manifest first, so that a half-removed one is none."""

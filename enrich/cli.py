@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import signal
@@ -17,7 +18,7 @@ import click
 
 import enrich
 from enrich.config import RunConfig, build_config
-from enrich.errors import EnrichError
+from enrich.errors import ConfigError, EnrichError
 
 log = logging.getLogger("enrich")
 
@@ -47,7 +48,7 @@ class _Commands(click.Group):
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"enrich: {where}{error.strerror or error}", err=True)
-            ctx.exit(75 if error.errno in _TEMPORARY else 1)
+            ctx.exit(75 if error.errno in _TEMPORARY else 2 if error.errno in _PERMANENT else 1)
         except Exception:
             traceback.print_exc()
             click.echo(
@@ -56,7 +57,8 @@ class _Commands(click.Group):
             ctx.exit(1)
 
 
-_TEMPORARY = {28, 122, 23, 24, 12}  # ENOSPC, EDQUOT, ENFILE, EMFILE, ENOMEM
+_TEMPORARY = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
+_PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
 @click.group(cls=_Commands, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -147,6 +149,40 @@ def show(output: str, rows: int) -> None:
     for title, text in read_texts(Path(output), rows):
         click.secho(title, bold=True)
         click.echo(f"  {text}\n")
+
+
+@main.command()
+@click.argument("catalogs", nargs=-1, required=True, metavar="CATALOG...", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Model directory to write.")
+@click.option("--base", metavar="MODEL", help="Model to go on from.")
+@click.option(
+    "--from-scratch", "size", metavar="SIZE", help="Make a GPT-2 of this size instead: mini (6 M parameters)."
+)
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.  [default: 4800]")
+@click.option("--batch-size", type=click.IntRange(1), help="Texts in a step.  [default: 16]")
+@click.option("--learning-rate", type=float, help="Peak of the schedule.  [default: 0.0012]")
+@click.option("--max-tokens", type=click.IntRange(8), help="Leave out longer prompt and text.  [default: 192]")
+@click.option("--held-out", type=float, help="Share of the products to measure on.  [default: 0.1]")
+@click.option("--evaluate-every", type=click.IntRange(1), help="Steps between checkpoints.  [default: 500]")
+@click.option("--seed", type=int, help="Seed of weights and order.  [default: 7]")
+def finetune(catalogs: tuple[Path, ...], output: Path, base: str | None, size: str | None, **recipe: Any) -> None:
+    """Train a model on the descriptions that catalogs already have.
+
+    Prompts are rendered as `enrich run` renders them. A training that was killed goes on from its last checkpoint in
+    OUTPUT.training. Needs the extra `train`: pip install 'enrich[train]'
+
+    \b
+    Examples:
+      enrich finetune catalog.parquet --base gpt2 --learning-rate 5e-5 -o my-model
+      enrich finetune catalog.parquet --from-scratch mini -o my-model
+    """
+    if (base is None) == (size is None):
+        raise ConfigError("name either --base MODEL or --from-scratch SIZE")
+    _set_up_logging(quiet=False, verbose=False)
+    from enrich import finetune as training
+
+    metrics = training.finetune(catalogs, output, base=base, size=size, settings=recipe)
+    click.echo(json.dumps(metrics))
 
 
 def _set_up_logging(quiet: bool, verbose: bool) -> None:

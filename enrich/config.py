@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -64,17 +66,21 @@ class RunConfig:
     restart: bool = _option(False, "Drop an earlier run's checkpoint and begin anew.")
 
     def __post_init__(self) -> None:
+        for option in fields(self):
+            self._normalize(option.name, str(option.type))
         self._check(bool(self.catalog), "catalog", "is missing")
+        self._check(bool(Path(self.catalog).name), "catalog", "must name a file")
         self._check(self.max_new_tokens >= 1, "max_new_tokens", "must be at least 1")
-        self._check(self.temperature >= 0, "temperature", "must be 0 or more")
+        self._check(0 <= self.temperature < math.inf, "temperature", "must be 0 or more, and finite")
         self._check(self.top_k >= 0, "top_k", "must be 0 (off) or more")
         self._check(0 < self.top_p <= 1, "top_p", "must be above 0 and at most 1")
-        self._check(self.repetition_penalty > 0, "repetition_penalty", "must be above 0 (1 is off)")
+        self._check(0 < self.repetition_penalty < math.inf, "repetition_penalty", "must be above 0 (1 is off)")
         self._check(0 <= self.seed < 2**63, "seed", "must be from 0 to 2^63 - 1")
         self._check(self.limit is None or self.limit >= 1, "limit", "must be at least 1")
         self._check(self.batch_size >= 1, "batch_size", "must be at least 1")
         self._check(self.batch_tokens >= 1, "batch_tokens", "must be at least 1")
         self._check(self.commit_rows >= 1, "commit_rows", "must be at least 1")
+        self._check(0 <= self.commit_seconds < math.inf, "commit_seconds", "must be 0 or more, and finite")
         self._check(self.device in DEVICES, "device", f"must be one of {', '.join(DEVICES)}")
         self._check(self.dtype in DTYPES, "dtype", f"must be one of {', '.join(DTYPES)}")
         self._check(self.delimiter is None or len(self.delimiter) == 1, "delimiter", "must be one character")
@@ -89,6 +95,22 @@ class RunConfig:
         self._check(
             self.output_path.resolve() != Path(self.catalog).resolve(), "output", "must not be the catalog itself"
         )
+
+    def _normalize(self, name: str, wanted: str) -> None:
+        """Bring an option to its declared type: keys and checkpoints must not tell a temperature of 1 from 1.0."""
+        value = getattr(self, name)
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        if wanted.startswith("tuple") and isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        self._check(_fits(value, wanted), name, f"should be {_described(wanted)}")
+        if wanted == "float":
+            try:
+                value = float(value)
+            except OverflowError:
+                value = math.inf  # as TOML's own 1e400; the rules refuse it
+        self._check(not isinstance(value, str) or "\0" not in value, name, "must not hold a NUL character")
+        object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
 
     def _check(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
@@ -127,38 +149,42 @@ def build_config(catalog: str, file: Path | None, flags: Mapping[str, Any]) -> R
     """
     values = _read_toml(file) if file else {}
     values |= {name: value for name, value in flags.items() if value is not None}
-    if isinstance(values.get("attributes"), str):
-        values["attributes"] = tuple(filter(None, (name.strip() for name in values["attributes"].split(","))))
     return RunConfig(catalog=catalog, **values)
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file}: can't be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from error
     options = {option.name: option for option in fields(RunConfig) if option.name != "catalog"}
+    values: dict[str, Any] = {}
     for name, value in data.items():
         key = name.replace("-", "_")
         if key not in options:
             close = difflib.get_close_matches(key, options, n=1)
             hint = f"did you mean {close[0]!r}?" if close else "see `enrich run --help`"
+            if key == "catalog":
+                hint = "name the catalog on the command line"
             raise ConfigError(f"{file}: unknown option {name!r}; {hint}")
         wanted = str(options[key].type)
         if not _fits(value, wanted):
             raise ConfigError(f"{file}: {name} = {value!r} should be {_described(wanted)}")
-    values = {name.replace("-", "_"): value for name, value in data.items()}
-    if isinstance(values.get("attributes"), list):
-        values["attributes"] = tuple(values["attributes"])
+        if key in values:
+            raise ConfigError(f"{file}: {key} is given twice, with a dash and with an underscore")
+        values[key] = value
     return values
 
 
 def _fits(value: Any, wanted: str) -> bool:
+    """Tell whether a value can stand for a type: a whole number for any number, text or a list for a tuple."""
+    if value is None:
+        return "None" in wanted
     if isinstance(value, bool):
         return wanted == "bool"
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return wanted.startswith("tuple") and all(isinstance(item, str) for item in value)
     if isinstance(value, str):
         return "str" in wanted

@@ -7,10 +7,11 @@ loss is taken on the completion alone, so that the model learns to write texts a
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,13 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+
+from enrich.catalog import Catalog, RoleOptions
+from enrich.catalog.source_text import clean
+from enrich.categories import Categories
+from enrich.engine.loading import find_model
+from enrich.errors import CatalogError, ConfigError
+from enrich.prompts import compile_template, render
 
 END_OF_TEXT = "<|endoftext|>"
 IGNORED = -100  # label of a position that the loss leaves out (torch.nn.CrossEntropyLoss.ignore_index)
@@ -60,7 +68,7 @@ SIZES = {
 class Recipe:
     """How to train; the defaults are those of the embedded model."""
 
-    steps: int = 5000
+    steps: int = 4800
     batch_size: int = 16
     learning_rate: float = 1.2e-3
     warmup_steps: int = 150
@@ -69,6 +77,27 @@ class Recipe:
     held_out: float = 0.1
     evaluate_every: int = 500
     seed: int = 7
+
+
+def read_pairs(paths: Sequence[Path], told: RoleOptions) -> list[Pair]:
+    """Read the rows that have a title and a description, their prompts rendered as a run would render them.
+
+    Rows that share an id, or else a title, are one product. Raises CatalogError if there are none.
+    """
+    categories = Categories()
+    templates = {category: compile_template(category.template, category.name) for category in categories}
+    pairs = []
+    for path in paths:
+        for _, products in Catalog(path, told).batches():
+            for product in products:
+                category = categories.of(product)
+                text = clean(product.description)
+                if product.title and text:
+                    prompt = render(templates[category], category.arrange(product))
+                    pairs.append(Pair(product.id or product.title, prompt, text))
+    if not pairs:
+        raise CatalogError(f"{', '.join(map(str, paths))}: no row has a title and a description to learn from")
+    return pairs
 
 
 def split(pairs: Sequence[Pair], held_out: float) -> tuple[list[Pair], list[Pair]]:
@@ -153,6 +182,20 @@ def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {"input_ids": padded("input_ids", 0), "attention_mask": mask, "labels": padded("labels", IGNORED)}
 
 
+def finetune(
+    catalogs: Sequence[Path], output: Path, *, base: str | None, size: str | None, settings: Mapping[str, Any]
+) -> dict[str, float]:
+    """Train on catalogs; `settings` are fields of Recipe, None for the default. See `train`."""
+    if size is not None and size not in SIZES:
+        raise ConfigError(f"--from-scratch {size}: the sizes are {', '.join(SIZES)}")
+    if importlib.util.find_spec("accelerate") is None:
+        raise ConfigError("training needs the package accelerate: pip install 'enrich[train]'")
+    recipe = replace(Recipe(), **{name: value for name, value in settings.items() if value is not None})
+    directory = str(find_model(base).directory) if base else None
+    pairs = read_pairs(catalogs, RoleOptions())
+    return train(pairs, output, base=directory, size=SIZES[size or "mini"], recipe=recipe)
+
+
 def train(
     pairs: Sequence[Pair],
     output: Path,
@@ -171,7 +214,9 @@ def train(
     torch.manual_seed(recipe.seed)
     training_pairs, held_out_pairs = split(pairs, recipe.held_out)
     if not training_pairs or not held_out_pairs:
-        raise ValueError(f"{len(pairs)} pairs are too few to train on and hold out {recipe.held_out:.0%}")
+        raise ConfigError(
+            f"{len(pairs)} texts are too few to learn from and hold out {recipe.held_out:.0%} of the products"
+        )
     if base is None:
         tokenizer = make_tokenizer((f"{pair.prompt} {pair.text}" for pair in training_pairs), size)
         model: Any = make_model(tokenizer, size)

@@ -22,7 +22,7 @@ import filelock
 import enrich
 from enrich import buckets
 from enrich.catalog import Catalog, RoleOptions
-from enrich.categories import Categories, read_template
+from enrich.categories import Categories
 from enrich.checkpoint import Checkpoint
 from enrich.config import RunConfig
 from enrich.engine.loading import ModelFiles, Tokenizer, find_model, load_model, pick_device, pick_dtype
@@ -33,7 +33,7 @@ from enrich.keys import KeyMaker, digest, seed_of
 from enrich.output import OutputWriter
 from enrich.product import Product
 from enrich.progress import Progress
-from enrich.prompts import Prompt, PromptBuilder
+from enrich.prompts import Prompt, PromptBuilder, compile_template, read_template
 from enrich.quality import clean_text
 
 log = logging.getLogger("enrich")
@@ -150,7 +150,9 @@ def run(config: RunConfig, *, show_bar: bool = False, should_stop: Callable[[], 
 def _only_run(output: Path) -> Iterator[None]:
     if not output.parent.is_dir():
         raise CatalogError(f"{output}: there is no directory {output.parent}")
-    lock = filelock.FileLock(output.with_name(f".{output.name}.lock"), timeout=0)
+    lock_file = output.with_name(f".{output.name}.lock")
+    lock_file.touch()  # a directory that can't be written to is an error of its own, not a lock that is held
+    lock = filelock.FileLock(lock_file, timeout=0)
     try:
         with lock:
             yield
@@ -199,6 +201,7 @@ def _open_checkpoint(run: _Run) -> Checkpoint:
     config = run.config
     options = config.text_options() | {"template": digest(run.categories.sources())}
     fingerprint = {
+        "enrich version": enrich.__version__,
         "catalog content": run.catalog.identity,
         "model files": run.files.revision,
         "dtype": run.dtype,
@@ -234,8 +237,9 @@ def _is_kept(product: Product, config: RunConfig) -> bool:
 
 def _plan(run: _Run, checkpoint: Checkpoint) -> Iterator[list[_Row]]:
     """Render, tokenize and key the rows to do, in catalog order; yield those not done yet, a window at a time."""
+    templates = {category: compile_template(category.template, category.name) for category in run.categories}
     builder = PromptBuilder(
-        choose_template=lambda product: run.categories.of(product).template,
+        choose_template=lambda product: templates[run.categories.of(product)],
         encode=run.tokenizer.encode,
         max_tokens=run.longest_prompt,
     )

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from enrich.errors import ConfigError
 from enrich.product import Attribute, Product
+
+# A prompt with more characters from a product with hardly any is a mistake.
+_LONGEST_SAMPLE = 100_000
+_LARGEST_NUMBER = 10_000
+# What a prompt has no use for, and a mistake or an ill-meant file could keep a run busy with for ever.
+_REFUSED: dict[type[nodes.Node], str] = {
+    nodes.Macro: "a macro",
+    nodes.CallBlock: "a call block",
+    nodes.Block: "a block",
+    nodes.Mul: "a multiplication",
+    nodes.Pow: "a power",
+}
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
 """Texts to token ids, special tokens in the texts read as plain text."""
@@ -29,33 +42,67 @@ class Prompt:
 
 
 def compile_template(source: str, name: str) -> Template:
-    """Compile a prompt template in a sandbox and try it on a sample product.
+    """Compile a prompt template in a sandbox and try it on a product that has all a row can have, and on a bare one.
 
-    Raises ConfigError, naming the template and the line, if it is not valid Jinja2 or uses an unknown variable.
+    Raises ConfigError, naming the template and the line, if it is not valid Jinja2, uses an unknown variable, leaves
+    out the title, or could run without end.
     """
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
-    sample = Product(0, "1", "Oak side table", "Furniture", (Attribute("Color", "Natural"),), "")
+    environment.globals.clear()  # range, cycler and the like: a prompt has no use for them
     try:
+        _check_syntax(environment.parse(source))
         template = environment.from_string(source)
+    except TemplateSyntaxError as error:
+        raise ConfigError(f"template {name}, line {error.lineno}: {error.message}") from error
+    except Exception as error:  # such as brackets nested too deep for Python
+        raise ConfigError(f"template {name} can't be compiled: {error}") from error
+    template.name = name
+    full = Product(0, "1", "Oak side table", "Furniture", (Attribute("Color", "Natural"),), "")
+    for sample in (full, replace(full, id="", category="", attributes=())):
         rendered = render(template, sample)
-    except TemplateError as error:
-        number = getattr(error, "lineno", None)
-        line = f", line {number}" if number else ""
-        raise ConfigError(
-            f"template {name}{line}: {error.message}; it can use title, category, id and attributes (name, value)"
-        ) from error
-    except Exception as error:  # whatever an expression in the template can raise: its author's to mend
-        raise ConfigError(f"template {name}: {error}") from error
-    if sample.title not in rendered:
-        raise ConfigError(f"template {name} leaves out the title: add {{{{ title }}}}")
+        if sample.title.casefold() not in rendered.casefold():
+            raise ConfigError(f"template {name} leaves out the title: add {{{{ title }}}}, under no condition")
+        if len(rendered) > _LONGEST_SAMPLE:
+            raise ConfigError(f"template {name} makes {len(rendered):,} characters of a product with few")
     return template
 
 
+def _check_syntax(template: nodes.Template) -> None:
+    """Refuse what could run without end, before Jinja2's optimizer computes any of it."""
+    for node in template.find_all(tuple(_REFUSED)):
+        raise TemplateSyntaxError(f"{_REFUSED[type(node)]} is not allowed in a prompt", node.lineno)
+    for constant in template.find_all(nodes.Const):
+        if isinstance(constant.value, (int, float)) and abs(constant.value) > _LARGEST_NUMBER:
+            raise TemplateSyntaxError(f"a number above {_LARGEST_NUMBER:,} is not allowed in a prompt", constant.lineno)
+    for loop in template.find_all(nodes.For):
+        if loop.recursive or any(inner.find(nodes.For) for inner in loop.find_all(nodes.For)):
+            raise TemplateSyntaxError("loops can be two deep at most, and not recursive", loop.lineno)
+
+
+def read_template(path: Path) -> str:
+    """Read a template file and check it; raises ConfigError naming the file."""
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"template {path}: can't be read: {error}") from error
+    compile_template(source, str(path))
+    return source
+
+
 def render(template: Template, product: Product) -> str:
-    """Render one product, without the line ends that the template's own layout leaves around it."""
-    return template.render(
-        id=product.id, title=product.title, category=product.category, attributes=product.attributes
-    ).strip()
+    """Render one product, without the line ends that the template's own layout leaves around it.
+
+    Raises ConfigError, naming the template, for whatever an expression in it can raise: its author's to mend.
+    """
+    try:
+        return template.render(
+            id=product.id, title=product.title, category=product.category, attributes=product.attributes
+        ).strip()
+    except Exception as error:
+        raise ConfigError(
+            f"template {template.name} fails for {product.title!r} with {len(product.attributes)} attributes: {error};"
+            " it can use title, category, id and attributes (name, value), any of them empty save the title"
+        ) from error
 
 
 class PromptBuilder:

@@ -4,9 +4,9 @@
 
 The corpus holds up to four texts for each product (AWS Retail Demo Store, MIT-0), but catalogs in the wild have
 attributes and category paths, which it lacks. So each text is written out several times, under different faces of the
-same product: another of its titles, another form of its category, colours and materials mined from its title and
-text or not, a brand and a size that the text does not speak of. The model learns from it to use what it is given
-and to do without what it is not. `enrich finetune` reads the result like any other catalog.
+same product: another of its titles, another form of its category, colours and materials mined from its title and text
+or not, features that the text names, a brand and a size that it does not speak of. The model learns from it to use
+what it is given and to do without what it is not. `enrich finetune` reads the result like any other catalog.
 """
 
 import random
@@ -63,6 +63,13 @@ COLOR = word_pattern(read_lexicon("colors"), rf"(?:(?:{'|'.join(read_lexicon('co
 MATERIAL = word_pattern(read_lexicon("materials"))
 
 
+# What a text says a product comes with: "featuring a curved silhouette", "with ample storage space".
+FEATURE = re.compile(
+    r"\b(?:with|featuring|features|boasts|offers|includes)\s+(?:an?\s|the\s|its\s)?"
+    r"((?!our\b|this\b|these\b|those\b|your\b|you\b|ease\b)[a-z][a-z0-9 -]{8,48})(?=[,.;])"
+)
+
+
 def mentions(pattern: re.Pattern[str], *texts: str) -> list[str]:
     found = (match.lower() for text in texts for match in pattern.findall(text))
     return list(dict.fromkeys(found))
@@ -101,6 +108,7 @@ def face(row: dict, text: str, rng: random.Random, number: int) -> dict:
         "color": colors[0] if len(colors) == 1 and rng.random() < 0.6 else None,
         "material": ", ".join(materials) if materials and rng.random() < 0.6 else None,
         "size": size if rng.random() < 0.15 else None,
+        "features": ", ".join(FEATURE.findall(text)[:2]) or None if rng.random() < 0.35 else None,
         "brand": rng.choice(BRANDS) if rng.random() < 0.2 else None,
         "description": text,
     }

@@ -65,7 +65,7 @@ class ProductLine:
     variants: list[Variant] = field(default_factory=list)
 
     def title(self, index: int) -> str:
-        """The title of a variant. Raises ValueError if its pattern speaks of something the variant lacks."""
+        """Build the title of a variant. Raises ValueError if its pattern speaks of something the variant lacks."""
         variant = self.variants[index]
         pattern = self.patterns[index % len(self.patterns)]
         values = {
@@ -87,7 +87,7 @@ def title_case(text: str) -> str:
 
 
 def source_lines(name: str) -> Iterator[str]:
-    """The lines of a file in sources/ that are neither blank nor part of the comment at its top."""
+    """Yield the lines of a file in sources/ that are neither blank nor part of the comment at its top."""
     text = (SOURCES / name).read_text(encoding="utf-8").partition("\n\n")[2]
     return (line for line in text.splitlines() if line)
 
@@ -118,7 +118,7 @@ def read_product_lines() -> list[ProductLine]:
 
 
 def home_rows() -> Iterator[tuple[object, ...]]:
-    """The rows of home.csv: one variant of every line in turn, each line beginning at another of its variants."""
+    """Yield the rows of home.csv: one variant of every line in turn, each line beginning at another of its variants."""
     lines = read_product_lines()
     order = [
         (line, (place + turn) % len(line.variants))
@@ -143,7 +143,7 @@ def home_rows() -> Iterator[tuple[object, ...]]:
 
 
 def category_rows() -> Iterator[tuple[str, ...]]:
-    """The rows of categories.csv: one product of each category in turn."""
+    """Yield the rows of categories.csv: one product of each category in turn."""
     products: dict[str, list[tuple[str, ...]]] = {}
     top = levels = ""
     for text in source_lines("categories.txt"):
@@ -154,15 +154,14 @@ def category_rows() -> Iterator[tuple[str, ...]]:
             levels = text.removeprefix("# ")
         else:
             name, brand, color, material, features = (value or "" for value in split_fields(text))
-            row = (name, f"{top} > {levels}", brand, color, material, features, "")
-            products[top].append(row)
+            products[top].append((name, f"{top} > {levels}", brand, color, material, features, ""))
     taken_in_turn = (row for turn in zip_longest(*products.values()) for row in turn if row)
     for number, row in enumerate(taken_in_turn, start=1):
         yield (f"C{1000 + number}", *row)
 
 
 def long_title() -> str:
-    """A title stuffed with key words and cut after 900 characters, as a feed with a length limit cuts it."""
+    """Stuff a title with key words and cut it after 900 characters, as a feed with a length limit would."""
     start = "Garden Hose Reel Cart with Wheels, Holds 150 ft of 5/8 in Hose, Rust-Resistant Steel Frame"
     uses = ["Lawn", "Patio", "Yard", "Driveway", "Greenhouse", "Flower Beds", "Vegetable Plots", "Car Washing"]
     kinds = ["Hose Trolley", "Hose Holder", "Hose Winder", "Mobile Hose Storage", "Hose Caddy", "Water Hose Cart"]

@@ -10,12 +10,16 @@ import csv
 import hashlib
 import io
 import json
+import re
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -25,6 +29,11 @@ BATCH_ROWS = 8192
 _CHUNK = 1 << 20
 _CSV_BLOCK = 16 << 20  # also the longest row that can be read
 _DELIMITERS = ",;\t|"
+_LINE_END = re.compile(r"\r\n|\r|\n")
+# Put in a last row of its own behind the file, where it comes back as a row unless a quote was left open before it.
+# No field can hold it: files with NUL characters are refused.
+_END_MARK = "\0"
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _SUFFIXES = {
     ".csv": "csv",
@@ -68,7 +77,7 @@ def open_source(path: Path, delimiter: str | None = None, encoding: str | None =
         if magic == b"PAR1":
             kind = "parquet"
         elif kind == "parquet":
-            raise CatalogError(f"{path}: not a Parquet file, whatever its name says")
+            raise CatalogError(f"{path}: not a Parquet file, whatever its name says; unpack or rename it")
         if kind is None:
             raise CatalogError(
                 f"{path}: unknown format; names end in .csv, .tsv, .jsonl, .ndjson or .parquet (.gz, .zst)"
@@ -81,10 +90,10 @@ def open_source(path: Path, delimiter: str | None = None, encoding: str | None =
         else:
             source = ParquetSource(path)
     except OSError as error:
-        raise CatalogError(f"{path}: can't be read: {error.strerror or error}") from error
+        raise CatalogError(f"{path}: can't be read: {error.strerror or _one_line(error)}") from error
     doubles = [name for name, count in Counter(source.schema.names).items() if count > 1]
     if doubles:
-        raise CatalogError(f"{path}: column {doubles[0]!r} stands there more than once; rename one")
+        raise CatalogError(f"{path}: column {_short(doubles[0])} stands there more than once; rename one")
     return source
 
 
@@ -109,7 +118,7 @@ class ParquetSource:
                 while chunk := file.read(_CHUNK):
                     digest.update(chunk)
         except pa.ArrowException as error:
-            raise CatalogError(f"{path}: not a whole Parquet file: {_one_line(error)}") from error
+            raise CatalogError(f"{path}: not a whole Parquet file; copy it anew: {_one_line(error)}") from error
         self.identity = digest.hexdigest()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -117,7 +126,7 @@ class ParquetSource:
         try:
             yield from pq.ParquetFile(self._path, pre_buffer=False).iter_batches(BATCH_ROWS, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise CatalogError(f"{self._path}: damaged: {_one_line(error)}") from error
+            raise CatalogError(f"{self._path}: damaged; copy it anew: {_one_line(error)}") from error
 
 
 class CsvSource:
@@ -125,112 +134,231 @@ class CsvSource:
 
     def __init__(self, path: Path, delimiter: str | None, encoding: str | None) -> None:
         self._path = path
+        if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0'):
+            raise CatalogError(
+                f"{path}: {delimiter!r} can't be the delimiter; name one character, as in --delimiter ';'"
+            )
         self.identity, self.encoding = self._scan(encoding)
-        head = self._head()
-        self.delimiter = delimiter or _sniff_delimiter(head)
+        head = next(self._utf8_chunks(), b"").decode("utf-8", "ignore")  # only its end can be cut inside a character
+        if not head.strip():
+            raise CatalogError(f"{path}: the file is empty")
+        self.delimiter = _sniff_delimiter(head) if delimiter is None else delimiter
         try:
-            header = next(csv.reader(io.StringIO(head, newline=""), delimiter=self.delimiter), [])
+            rows = csv.reader(io.StringIO(head, newline=""), delimiter=self.delimiter)
+            header = next(filter(None, rows), [])  # Arrow passes over blank lines before it too
         except csv.Error as error:
-            raise CatalogError(f"{path}, row 1: {error}") from error
+            raise CatalogError(f"{path}, row 1: column names that can't be read: {error}") from error
         if not any(header):
-            raise CatalogError(f"{path}: the first line has no column names")
+            raise CatalogError(f"{path}: the first line has no column names; write them above the rows")
         self.schema = pa.schema([(name, pa.string()) for name in header])
 
     def _scan(self, told: str | None) -> tuple[str, str]:
         """Read the whole file once: its identity, and the encoding in which every byte of it is valid."""
+        candidates = [self._encoding_name(told)] if told else ["utf-8", "cp1252"]
         digest = hashlib.blake2b(digest_size=16)
-        candidates = [told] if told else ["utf-8", "cp1252"]
-        decoders = {}
+        decoders: dict[str, codecs.IncrementalDecoder] = {}
         faults: dict[str, str] = {}
+        lenient = codecs.getincrementaldecoder("utf-8")("replace")
+        sound = broken = (
+            0  # bytes beyond ASCII that are part of UTF-8 (but for each character's first), and that aren't
+        )
         line = 1
         try:
-            decoders = {name: codecs.getincrementaldecoder(name)() for name in candidates}
-        except LookupError as error:
-            raise CatalogError(f"{self._path}: unknown encoding {told!r}") from error
-        try:
             with open_stream(self._path) as stream:
-                first = True
                 while chunk := stream.read(_CHUNK):
-                    if first and not told and chunk[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                        candidates = ["utf-16"]
-                        decoders = {"utf-16": codecs.getincrementaldecoder("utf-16")()}
-                    first = False
+                    if not decoders:  # the first chunk: may begin with a byte order mark, which tells the encoding
+                        if chunk.startswith(codecs.BOM_UTF8):
+                            if told and candidates != ["utf-8"]:
+                                raise CatalogError(
+                                    f"{self._path}: begins with the byte order mark of UTF-8, so it isn't {told};"
+                                    " leave --encoding out"
+                                )
+                            candidates = ["utf-8"]
+                        elif not told and chunk.startswith(_UTF16_MARKS):
+                            candidates = ["utf-16"]
+                        decoders = {name: codecs.getincrementaldecoder(name)() for name in candidates}
                     digest.update(chunk)
-                    for name in list(decoders):
-                        try:
-                            decoded = decoders[name].decode(chunk)
-                        except UnicodeDecodeError as error:
-                            fault_line = line + chunk[: error.start].count(b"\n")
-                            faults[name] = f"line {fault_line}: {error.reason}"
-                            del decoders[name]
-                        else:
-                            if "\0" in decoded:
-                                raise CatalogError(f"{self._path}, near line {line}: a NUL byte; is it a text file?")
-                    line += chunk.count(b"\n")
+                    self._decode(chunk, decoders, faults, line)
+                    text = lenient.decode(chunk)
+                    sound += len(chunk) - len(text)
+                    broken += text.count("\ufffd")
+                    line += _line_ends(chunk)
         except (OSError, EOFError, pa.ArrowException) as error:
-            raise CatalogError(f"{self._path}: can't be read to its end: {_one_line(error)}") from error
+            raise CatalogError(f"{self._path}: can't be read to its end; copy it anew: {_one_line(error)}") from error
+        self._decode(b"", decoders, faults, line, final=True)
+        rest = lenient.decode(b"", final=True)  # the beginning of a character that the file's end cuts off
+        sound, broken = sound - len(rest), broken + len(rest)
+        encoding = next(iter(decoders), candidates[0])
+        if encoding == "cp1252" and not told and sound > broken:
+            raise CatalogError(
+                f"{self._path}: UTF-8 for the most part, but not all ({faults['utf-8']}); mend it, or name the encoding"
+                " with --encoding"
+            )
+        return digest.hexdigest(), encoding
+
+    def _decode(
+        self,
+        chunk: bytes,
+        decoders: dict[str, codecs.IncrementalDecoder],
+        faults: dict[str, str],
+        line: int,
+        final: bool = False,
+    ) -> None:
+        """Feed a chunk to the decoders and drop those that can't read it; raises CatalogError if none is left."""
         for name in list(decoders):
             try:
-                decoders[name].decode(b"", final=True)
-            except UnicodeDecodeError as error:
-                faults[name] = f"at its end: {error.reason}"
+                decoded = decoders[name].decode(chunk, final)
+            except UnicodeError as error:  # not always a UnicodeDecodeError: UTF-16 without its mark isn't
+                bad = getattr(error, "start", 0)
+                where = "at its end" if final else f"line {line + _line_ends(chunk[:bad])}"
+                faults[name] = f"{where}: {getattr(error, 'reason', error)}"
                 del decoders[name]
-        if not decoders:
-            fault = "; ".join(f"not {name} ({faults[name]})" for name in candidates)
-            raise CatalogError(f"{self._path}: {fault}; name its encoding with --encoding")
-        return digest.hexdigest(), next(iter(decoders))
+                if not decoders:
+                    fault = "; ".join(f"not {name} ({reason})" for name, reason in faults.items())
+                    raise CatalogError(
+                        f"{self._path}: {fault}; name its encoding with --encoding, or save it as UTF-8"
+                    ) from error
+            else:
+                if "\0" in decoded:
+                    line += _line_ends(decoded[: decoded.index("\0")].encode("utf-8", "replace"))
+                    raise CatalogError(
+                        f"{self._path}, line {line}: a NUL character; a text file has none. If it is UTF-16, say"
+                        " --encoding utf-16-le or save it as UTF-8"
+                    )
 
-    def _head(self) -> str:
+    def _encoding_name(self, told: str) -> str:
+        try:
+            "a".encode(told)  # unlike codecs.lookup, refuses codecs like "hex" that don't make text
+            name = codecs.lookup(told).name
+        except (LookupError, ValueError) as error:
+            raise CatalogError(f"{self._path}: unknown encoding {told!r}; utf-8 and cp1252 are known, say") from error
+        return "utf-8" if name == "utf-8-sig" else name
+
+    def _utf8_chunks(self) -> Iterator[bytes]:
+        """Yield the file's text as UTF-8 whatever its encoding, without a byte order mark."""
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        begun = False
         with open_stream(self._path) as stream:
-            raw = stream.read(_CHUNK)
-        text = codecs.getincrementaldecoder(self.encoding)().decode(raw)
-        return text.removeprefix("\ufeff")
+            while chunk := stream.read(_CHUNK):
+                if self.encoding != "utf-8":
+                    chunk = decoder.decode(chunk).encode()
+                if not begun:
+                    chunk = chunk.removeprefix(codecs.BOM_UTF8)
+                    begun = True
+                yield chunk
+        yield decoder.decode(b"", final=True).encode()
+
+    def _marked_chunks(self) -> Iterator[bytes]:
+        yield from self._utf8_chunks()
+        yield f"\n{_END_MARK}{self.delimiter * (len(self.schema) - 1)}\n".encode()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows; raises CatalogError, naming the row, where one has not as many fields as the header."""
-        names, width = self.schema.names, len(self.schema)
+        names = self.schema.names
+        fault = ""
 
         def refuse(row: pa.csv.InvalidRow) -> str:
-            where = f"row {row.number}" if row.number is not None else "a row"
-            begin = " ".join((row.text or "").split())[:60]
-            raise CatalogError(
-                f"{self._path}, {where}: {row.actual_columns} fields where the header has {row.expected_columns}:"
-                f" {begin!r}; quote fields that hold the delimiter, or name another with --delimiter"
-            )
-
-        number = 2  # the header is row 1
-        try:
-            with open_stream(self._path) as stream:
-                reader = pa.csv.open_csv(
-                    stream,
-                    pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK, encoding=self.encoding),
-                    pa.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
-                    pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+            nonlocal fault  # Arrow prints what is raised here and goes on to an error of its own
+            if _END_MARK in (row.text or ""):
+                fault = self._open_quote(row.number)
+            else:
+                begin = " ".join((row.text or "").split())[:60]
+                fault = (
+                    f"{self._path}, row {row.number}: {row.actual_columns} fields where the header has"
+                    f" {row.expected_columns}: {begin!r}; quote fields that hold the delimiter, or name another with"
+                    " --delimiter"
                 )
-                if reader.schema.names != names:
-                    raise CatalogError(f"{self._path}, row 1: column names that can't be read: {names}")
-                for batch in reader:
-                    for start in range(0, len(batch), BATCH_ROWS):
-                        part = batch.slice(start, BATCH_ROWS)
-                        self._refuse_swallowed_rows(part, number, width)
-                        number += len(part)
-                        yield part
-        except pa.ArrowException as error:
-            raise CatalogError(f"{self._path}, after row {number - 1}: {_one_line(error)}") from error
+            return "error"
 
-    def _refuse_swallowed_rows(self, batch: pa.RecordBatch, number: int, width: int) -> None:
+        number = 2  # the header is row 1; blank lines are no rows
+        try:
+            reader = pa.csv.open_csv(
+                io.BufferedReader(_Chunks(self._marked_chunks()), _CHUNK),
+                pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
+                pa.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
+                pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
+            )
+            if reader.schema.names != names:
+                raise CatalogError(f"{self._path}, row 1: column names that can't be read; are their quotes closed?")
+            for block in reader:
+                whole = self._without_end_mark(block, number)
+                for start in range(0, len(whole), BATCH_ROWS):
+                    part = whole.slice(start, BATCH_ROWS)
+                    self._refuse_swallowed_rows(part, number)
+                    number += len(part)
+                    yield part
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            text = _one_line(error)
+            if "Empty CSV" in text:  # there are two lines at least, so the header's quote holds them all
+                fault = self._open_quote(1)
+            elif "straddling" in text:
+                fault = (
+                    f"{self._path}, after row {number - 1}: a row longer than {_CSV_BLOCK:,} bytes; is a quote mark"
+                    " left open? Close or double it"
+                )
+            raise CatalogError(fault or f"{self._path}, after row {number - 1}: {text}") from error
+
+    def _open_quote(self, number: int | None) -> str:
+        return f"{self._path}, row {number}: a quote mark opened there is never closed; close or double it"
+
+    def _without_end_mark(self, block: pa.RecordBatch, number: int) -> pa.RecordBatch:
+        last = [column[-1].as_py() for column in block.columns] if len(block) else []
+        if last and last[0] == _END_MARK:
+            return block.slice(0, len(block) - 1)
+        if any(_END_MARK in field for field in last):
+            raise CatalogError(self._open_quote(number + len(block) - 1))
+        return block
+
+    def _refuse_swallowed_rows(self, batch: pa.RecordBatch, number: int) -> None:
         """Refuse a field that holds what look like whole rows: the trace of a stray quote that swallowed them."""
-        if width < 3:
+        width = len(self.schema)
+        if width == 1:
             return
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        for index, (name, column) in enumerate(zip(batch.schema.names, batch.columns, strict=True)):
             with_newline = pa.compute.match_substring_regex(column, "[\r\n]")
-            for index in pa.compute.indices_nonzero(with_newline).to_pylist():
-                lines = column[index].as_py().splitlines()
-                if any(line.count(self.delimiter) >= width - 1 for line in lines[1:]):
+            for row in pa.compute.indices_nonzero(with_newline).to_pylist():
+                lines = _LINE_END.split(column[row].as_py())
+                if self._fit_together(lines, index):
                     raise CatalogError(
-                        f"{self._path}, row {number + index}: the quoted {name!r} runs over {len(lines)} lines that"
-                        " look like rows of their own; close or double the stray quote mark"
+                        f"{self._path}, row {number + row}: the quoted {_short(name)} runs over {len(lines)} lines that"
+                        " look like rows of their own; close or double the stray quote mark (or, if it is all one"
+                        " text, save the catalog as Parquet or JSON Lines)"
                     )
+
+    def _fit_together(self, lines: list[str], column: int) -> bool:
+        """Say whether the lines of a field are the end of its row, whole rows, and the beginning of another.
+
+        Several lines of prose have delimiters too, but seldom just as many, and with a space behind them.
+        """
+        last_field = len(self.schema) - 1
+        lines = [lines[0], *filter(None, lines[1:-1]), lines[-1]]
+        wanted = [last_field - column, *[last_field] * (len(lines) - 2), column]
+        if [line.count(self.delimiter) for line in lines] != wanted:
+            return False
+        if any(name.startswith(" ") for name in self.schema.names):  # "id, title": its rows have the spaces too
+            return True
+        return 2 * sum(line.count(self.delimiter + " ") for line in lines) < sum(wanted)
+
+
+class _Chunks(io.RawIOBase):
+    """Chunks of bytes as a file that can be read."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        count = min(len(buffer), len(self._rest))
+        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
 
 
 class JsonLinesSource:
@@ -239,89 +367,158 @@ class JsonLinesSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         digest = hashlib.blake2b(digest_size=16)
-        schema = pa.schema([])
-        for number, rows, raw in self._blocks():
+        types: dict[str, pa.DataType] = {}
+        for numbers, rows, raw in self._blocks():
             digest.update(raw)
-            try:
-                schema = pa.unify_schemas([schema, _infer(rows)], promote_options="permissive")
-            except (pa.ArrowException, TypeError, OverflowError) as error:
-                where = f"lines {number} to {number + len(rows) - 1}"
-                raise CatalogError(f"{path}, {where}: a column changes its type: {_one_line(error)}") from error
-        if not len(schema):
-            raise CatalogError(f"{path}: no rows")
-        self.schema = pa.schema(
-            [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in schema]
-        )
+            for name in dict.fromkeys(name for row in rows for name in row):
+                if name not in types:
+                    self._check_name(name, numbers, rows)
+                known = types.get(name, pa.null())
+                types[name] = self._convert(name, numbers, rows, partial(_join_type, known))
+        if not types:
+            raise CatalogError(f"{path}: no rows; there is nothing to describe")
+        self.schema = pa.schema([(name, _without_null(kind)) for name, kind in types.items()])
         self.identity = digest.hexdigest()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows, each with every column that any line has."""
-        fields = [(field.name, field.type) for field in self.schema]
-        for number, rows, _ in self._blocks():
-            try:
-                arrays = [pa.array([row.get(name) for row in rows], kind) for name, kind in fields]
-            except (pa.ArrowException, TypeError, OverflowError) as error:
-                raise CatalogError(f"{self._path}, after line {number}: {_one_line(error)}") from error
+        for numbers, rows, _ in self._blocks():
+            arrays = [
+                self._convert(field.name, numbers, rows, partial(pa.array, type=field.type)) for field in self.schema
+            ]
             yield pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def _blocks(self) -> Iterator[tuple[int, list[dict[str, Any]], bytes]]:
+    def _check_name(self, name: str, numbers: list[int], rows: list[dict[str, Any]]) -> None:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            number = next(number for number, row in zip(numbers, rows, strict=True) if name in row)
+            raise CatalogError(
+                f"{self._path}, line {number}: the key {_short(name)} holds half a character; mend it"
+            ) from error
+
+    def _convert(
+        self, name: str, numbers: list[int], rows: list[dict[str, Any]], convert: Callable[[list[Any]], Any]
+    ) -> Any:
+        """Convert a column's values; raises CatalogError with the number of the first line that doesn't fit."""
+        values = [row.get(name) for row in rows]
+        try:
+            return convert(values)
+        except _MISFITS as error:
+            index = bisect_left(range(1, len(values)), True, key=lambda count: not _fits(convert, values[:count]))
+            reason = "half a character (a lone surrogate)" if isinstance(error, UnicodeError) else _one_line(error)
+            raise CatalogError(
+                f"{self._path}, line {numbers[index]}: column {_short(name)} changes its type or can't be kept:"
+                f" {reason}; give it one type on every line (text always fits)"
+            ) from error
+
+    def _blocks(self) -> Iterator[tuple[list[int], list[dict[str, Any]], bytes]]:
+        """Yield the numbers of some lines, the rows that they hold, and their bytes; blank lines left out."""
+        numbers: list[int] = []
         rows: list[dict[str, Any]] = []
         raw: list[bytes] = []
-        first = 1
         try:
             with io.BufferedReader(open_stream(self._path), _CHUNK) as stream:
                 for number, line in enumerate(stream, 1):
                     if number == 1:
                         line = line.removeprefix(codecs.BOM_UTF8)
-                    if line.isspace():
+                    if not line or line.isspace():
                         continue
-                    try:
-                        row = json.loads(line)
-                    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                        raise CatalogError(f"{self._path}, line {number}: not JSON: {_one_line(error)}") from error
-                    if not isinstance(row, dict):
-                        raise CatalogError(f"{self._path}, line {number}: a JSON object is wanted, one on each line")
-                    rows.append(row)
+                    numbers.append(number)
+                    rows.append(self._row(number, line))
                     raw.append(line)
                     if len(rows) == BATCH_ROWS:
-                        yield first, rows, b"".join(raw)
-                        first, rows, raw = number + 1, [], []
-        except (EOFError, pa.ArrowException) as error:
-            raise CatalogError(f"{self._path}: can't be read to its end: {_one_line(error)}") from error
+                        yield numbers, rows, b"".join(raw)
+                        numbers, rows, raw = [], [], []
+        except (OSError, EOFError, pa.ArrowException) as error:
+            raise CatalogError(f"{self._path}: can't be read to its end; copy it anew: {_one_line(error)}") from error
         if rows:
-            yield first, rows, b"".join(raw)
+            yield numbers, rows, b"".join(raw)
 
-
-def _infer(rows: list[dict[str, Any]]) -> pa.Schema:
-    names = dict.fromkeys(name for row in rows for name in row)
-    fields = []
-    for name in names:
+    def _row(self, number: int, line: bytes) -> dict[str, Any]:
+        where = f"{self._path}, line {number}"
         try:
-            fields.append((name, pa.array([row.get(name) for row in rows]).type))
-        except (pa.ArrowException, TypeError, OverflowError) as error:
-            raise pa.ArrowInvalid(f"{name!r}: {_one_line(error)}") from error
-    return pa.schema(fields)
+            row = json.loads(line.decode(), object_pairs_hook=_object)
+        except UnicodeDecodeError as error:
+            raise CatalogError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+        except json.JSONDecodeError as error:
+            hint = "one whole JSON object is wanted on each line"
+            raise CatalogError(f"{where}: not JSON: {error.msg} at character {error.pos + 1}; {hint}") from error
+        except (ValueError, RecursionError) as error:  # a double key; a number or a nesting beyond all bounds
+            raise CatalogError(f"{where}: can't be read: {_one_line(error)}; mend that line") from error
+        if not isinstance(row, dict):
+            raise CatalogError(
+                f"{where}: a JSON object is wanted, one on each line (`jq -c '.[]'` takes an array apart)"
+            )
+        return row
+
+
+# What Arrow raises for a value that a type can't hold; a lone surrogate is a UnicodeError, which is a ValueError.
+_MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        double = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {_short(double)} stands there more than once")
+    return row
+
+
+def _join_type(known: pa.DataType, values: list[Any]) -> pa.DataType:
+    """Return the type that holds values of the known one and these."""
+    schemas = [pa.schema([("", known)]), pa.schema([("", pa.array(values).type)])]
+    return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+
+
+def _without_null(kind: pa.DataType) -> pa.DataType:
+    """Return a type that Parquet can hold: text where no line has a value, a map where all have `{}`."""
+    if pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_without_null(kind.value_type))
+    if pa.types.is_struct(kind):
+        fields = [(field.name, _without_null(field.type)) for field in kind]
+        return pa.struct(fields) if fields else pa.map_(pa.string(), pa.string())
+    return kind
+
+
+def _fits(convert: Callable[[list[Any]], Any], values: list[Any]) -> bool:
+    try:
+        convert(values)
+    except _MISFITS:
+        return False
+    return True
 
 
 def _sniff_delimiter(head: str) -> str:
-    """Pick the delimiter that gives the most fields in the header and the same number in the rows after it."""
-    best, best_width = ",", 1
+    """Pick the delimiter that gives the most fields in the header, best one that the rows after it agree with."""
+    best, best_rank = ",", (False, 1)
     for delimiter in _DELIMITERS:
+        rows: list[list[str]] = []
         try:
-            rows = []
             for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter):
-                rows.append(row)
+                if row:
+                    rows.append(row)
                 if len(rows) == 20:
                     break
-        except csv.Error:
-            continue
+        except csv.Error:  # a field too long for Python's reader, though not for Arrow's: the rows before it will do
+            pass
         width = len(rows[0]) if rows else 1
-        full = [row for row in rows[1:-1] if row]  # the last one may be cut off
-        agreeing = sum(len(row) == width for row in full)
-        if width > best_width and agreeing >= len(full) / 2:
-            best, best_width = delimiter, width
+        full = rows[1:-1]  # the last one may be cut off
+        agreeing = sum(len(row) == width for row in full) >= len(full) / 2
+        if width > 1 and (agreeing, width) > best_rank:
+            best, best_rank = delimiter, (agreeing, width)
     return best
 
 
+def _line_ends(chunk: bytes) -> int:
+    return max(chunk.count(b"\n"), chunk.count(b"\r"))
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:60] + "…")
+
+
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__

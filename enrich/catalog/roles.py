@@ -12,20 +12,22 @@ from enrich.errors import CatalogError
 # Column names as exported by Shopify, Google Merchant Center, Amazon, Magento, WooCommerce, Flipkart and Wayfair,
 # and the plain ones, letters and digits only. The first that a catalog has wins: what names one product stands
 # before what names a group of them, a full description before a short one.
-_ID = """id sku productid variantsku itemid itemsku asin parentasin sellersku uniqid pid handle offerid gtin ean upc
+_ID = """id sku sellersku productid variantsku itemid itemsku asin parentasin uniqid pid handle offerid gtin ean upc
     barcode productcode itemnumber code""".split()
-_TITLE = """title producttitle productname itemname name displayname originaltitle producttitleen label""".split()
-_CATEGORY = """category productcategory googleproductcategory producttype categorypath categoryhierarchy
-    productcategorytree itemcategory categories maincategory productclass type department itemtype
-    browsenode""".split()
+_TITLE = """title producttitle productname itemname name displayname productdisplayname originaltitle producttitleen
+    label product""".split()
+# "categories" before "producttype", which in a Magento export says "simple" or "configurable".
+_CATEGORY = """category productcategory googleproductcategory categories producttype categorypath categoryhierarchy
+    productcategorytree itemcategory maincategory productclass type department itemtype browsenode""".split()
 _DESCRIPTION = """description productdescription bodyhtml body longdescription descriptionhtml itemdescription
     shortdescription productdescriptionhtml""".split()
 _ATTRIBUTES = """color colour material materials fabric finish style pattern size dimensions itemdimensions
     productdimensions capacity volume weight itemweight length width height shape scent flavor flavour brand
     brandname vendor manufacturer store author features feature productfeatures aboutproduct bulletpoints
     bulletpoint keyfeatures attributes additionalattributes productspecifications specifications specs details
-    gender agegroup agerange ageRange season occasion theme model compatibility power voltage packsize quantity
-    packagequantity count ingredients roomtype shade""".lower().split()
+    gender agegroup agerange season occasion theme model compatibility power voltage packsize quantity
+    packagequantity count ingredients roomtype shade""".split()
+_METAFIELD = re.compile(r"\s*\(product\.metafields\..*\)$")
 _NUMBERED = re.compile(r"(?:attribute|option|bulletpoint|feature)(\d+)(name|values?|)")
 
 
@@ -105,13 +107,21 @@ def find_roles(columns: Sequence[str], told: RoleOptions, path: str) -> Roles:
     return Roles(title, found_id, category, description, attributes, pairs)
 
 
+def bare_name(column: str) -> str:
+    """Return a column's name without the namespace some exports put around it.
+
+    `attributes.color` -> "color", "Google Shopping / Gender" -> "Gender", "Weight (kg)" as it is.
+    """
+    name, bracket, unit = _METAFIELD.sub("", column).partition("(")
+    return re.split(r"[./:]", name.rstrip("./: "))[-1].strip() + (f" ({unit}" if bracket else "")
+
+
 def _plain(column: str) -> str:
     return re.sub(r"[^a-z0-9]", "", column.lower())
 
 
 def _attribute_name(column: str) -> str:
-    """Return a column's plain name without the namespace some exports put before it (`attributes.color`)."""
-    return _plain(re.split(r"[./:]", column.removeprefix("metafields"))[-1])
+    return _plain(bare_name(column).partition("(")[0])
 
 
 def _numbered(columns: Sequence[str]) -> dict[tuple[str, str], dict[str, str]]:

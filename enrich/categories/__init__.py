@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
-
 from enrich.errors import ConfigError
 from enrich.product import Product
-from enrich.prompts import compile_template
 
 _DIRECTORY = Path(__file__).parent
 _DEFAULT = "default"
@@ -27,12 +24,7 @@ class Category:
     name: str
     aliases: tuple[str, ...]
     attributes: tuple[str, ...]
-    template_source: str
-
-    @cached_property
-    def template(self) -> Template:
-        """Return the prompt template, compiled on first use."""
-        return compile_template(self.template_source, f"of category {self.name}")
+    template: str
 
     def arrange(self, product: Product) -> Product:
         """Put the attributes that this category names first, in its order; the others stay as they were."""
@@ -53,7 +45,7 @@ class Categories:
                 name=stem,
                 aliases=tuple(data["aliases"]),
                 attributes=tuple(data["attributes"]),
-                template_source=template or data.get("template", default_template),
+                template=template or data.get("template", default_template),
             )
             for stem, data in files.items()
         }
@@ -70,21 +62,12 @@ class Categories:
             self._by_path[path] = next(known, self._default)
         return self._by_path[path]
 
+    def __iter__(self) -> Iterator[Category]:
+        return iter(self._by_name.values())
+
     def sources(self) -> list[str]:
         """Return all that prompts depend on here, for a fingerprint."""
-        return [
-            part for c in self._by_name.values() for part in (c.name, *c.aliases, "", *c.attributes, c.template_source)
-        ]
-
-
-def read_template(path: Path) -> str:
-    """Read a user's template file and check it; raises ConfigError naming the file."""
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"template {path}: can't be read: {error}") from error
-    compile_template(source, str(path))
-    return source
+        return [part for c in self for part in (c.name, *c.aliases, "", *c.attributes, c.template)]
 
 
 def _read(path: Path) -> dict[str, Any]:

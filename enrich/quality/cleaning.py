@@ -1,30 +1,67 @@
 """Cleaning: repeated sentences dropped, the text cut after its last whole sentence.
 
 This is what GPT2-Home did with its texts by `split(".")`, with sentences told apart from abbreviations, decimals and
-dimensions.
+dimensions. Where it can't be known whether a stop ends a sentence, it doesn't: two sentences taken for one do no harm,
+half a sentence does.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 # Never the end of a sentence, whatever follows.
-_TITLES = frozenset(
-    "mr mrs ms dr prof sr jr st ste mt no nos vol fig approx dept est gen col capt lt rev hon vs eg ie cf incl excl min"
-    " max".split()
-)
-# Units and the like: the end of a sentence only where a capital word follows that begins one.
+_NEVER_LAST = frozenset("mr mrs dr prof st ste vs eg ie cf viz ca esp approx incl excl est".split())
+# Stand before a number: `No. 4`; lower-case or alone they may be plain words: `Is it heavy? No.`
+_LABELS = frozenset("no nos nr vol fig".split())
+# Units and the like: the end of a sentence only where something follows that plainly begins another.
 _UNITS = frozenset(
-    "in ft yd mi cm mm m km oz lb lbs kg g mg gal qt pt fl tbsp tsp sq cu ct pc pcs pk dia diam dim wt hr hrs sec"
-    " inc co corp ltd llc bros etc ave blvd w h l d us uk usa".split()
+    "in ft yd mi cm mm m km oz lb lbs kg g mg gal qt pt fl l ml tbsp tsp doz sq cu deg ct pc pcs pk pkg dia diam dim"
+    " wt hr hrs sec min mo yr yrs max gen etc".split()
 )
-_END = re.compile(r"[.!?。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[”’」』）]*")
-_LAST_WORD = re.compile(r"([^\s(\[\"'“‘]+)$")
-_STARTS_SENTENCE = re.compile(r"[\"'“‘(\[]*[A-ZÀ-ÞЀ-Я一-鿿]|[\"'“‘(\[]*\d+ [A-Za-z]")
-_DIMENSION = re.compile(r"[\"'“‘(\[]*(?:[A-Z]\b(?!\s+[a-z])|[xX×]\s|\d)")
+# Parts of names: the end of a sentence only before a word that is seldom anything but the first of one. Those that are
+# units too are names when capitalized: `Ft. Worth`, `Max. load`, but `10 ft.`, `200 lbs. max.`
+_NAME_PARTS = frozenset(
+    "inc co corp ltd llc bros jr sr ms mt ft gen col capt lt sgt rev hon max min ave blvd rd dept".split()
+)
+_OPENERS = frozenset(
+    "a add all also an and any as at available both bring built but buy by care choose clean color comes complete"
+    " contains crafted create designed discover display do don each easy elevate enjoy every experience featuring"
+    " features find finished fits for free from fully get gift gifts give great hand handcrafted handmade has have he"
+    " her here his holds i ideal if imported in includes including introducing it its just keep made machine makes"
+    " material materials measures new no not now of on once one only or order our perfect place please product ready"
+    " relax remove set she ships shop simple simply so soft store suitable that the their then there these they this"
+    " those to transform treat try upgrade use used wash wear we what when whether which while wipe with without works"
+    " yes yet you your".split()
+)
+_ARTICLES = frozenset("a an the this that our your its each every per one".split())
+_FOLLOWING_UNITS = _UNITS | frozenset("inch inches foot feet yard yards ounce ounces pound pounds x by".split())
+
+_CLOSERS = "\"'”“’»›)\\]}"
+_WIDE_STOP = "[。！？｡][”’」』）】》〉]*"
+# A run of marks is looked at from its first one only: every other start would make long runs quadratic.
+_END = re.compile(rf"(?<![.!?…])[.!?…]++[{_CLOSERS}]*+(?=\s|$)|[।॥؟۔։።။។]++[{_CLOSERS}]*+(?=\s|$)|{_WIDE_STOP}")
+_ENDS_WIDE = re.compile(rf"{_WIDE_STOP}$")
+_UNFINISHED = re.compile(rf"(?:\.\s?\.|…)[{_CLOSERS}]*$")
+_MORE_MARKS = re.compile(rf"\s*[.!?…]+[{_CLOSERS}]*(?:\s|$)")
+_LEADING = "\"'“‘«‹-–—•*·▪►✓✔ "
+_BRACKETS = "([{"
+_AMOUNT = re.compile(r"[\d.,/½¼¾⅓⅔⅛-]*[\d½¼¾⅓⅔⅛]-?")
+_INITIALISM = re.compile(r"(?:[^\W\d_]{1,2}\.)+[^\W\d_]{1,2}")
+_FIRST_WORD = re.compile(r"[^\W\d_]+")
+_INITIAL = re.compile(r"[A-Z]\.")
+_LOWER_BRAND = re.compile(r"[a-z]{1,3}[A-Z]")
+_DIMENSION = re.compile(
+    r"[WDHL](?![\w'’])|[B-HJ-Z](?![\w'’])(?!\s+[a-z])|[xX×]\s"
+    r"|(?:Wide|Deep|High|Tall|Long|Thick|Square|Round|Diameter)\s*(?:[xX×,;.]|[Bb]y\b|$)"
+)
+_NUMBERED_START = re.compile(r"\d[\d.,]*(?:%| ([^\W\d_]+))")
 _SPACE = re.compile(r"\s+")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
+# What no text needs, save for the controls that separate words: `\s` has those.
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffd-\uffff]")
+# What two spellings of one sentence may differ in. A mark before a digit counts: 2.5 in. is not 25 in.
+_INSIGNIFICANT = re.compile(r"[!?…\"'“”‘’«»()\[\]{}*_~•·–—|;।॥؟۔։።။។。！？｡、，「」『』（）]|[.,:/-](?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,52 +80,142 @@ def clean_text(raw: str) -> Cleaned:
     text = _SPACE.sub(" ", _CONTROL.sub("", raw)).strip()
     if not text:
         return Cleaned("", ("empty",))
-    flags = []
-    sentences, rest = split_sentences(text)
-    if not sentences:
-        return Cleaned(text, ("no_sentence_end",))
-    unique: dict[str, str] = {}
-    for sentence in sentences:
-        unique.setdefault(_normal(sentence), sentence)
-    if len(unique) < len(sentences):
-        flags.append("repeated_sentence")
-    if rest:
-        flags.append("cut_to_sentence")
-    return Cleaned(" ".join(unique.values()), tuple(flags))
+    found: set[str] = set()
+    # Sentences that have become neighbours may read as one, and that one as a repetition: clean until nothing changes.
+    while True:
+        cleaned = _clean_once(text)
+        found.update(cleaned.flags)
+        if cleaned.text == text:
+            flags = ("repeated_sentence", "cut_to_sentence", "no_sentence_end")
+            return Cleaned(text, tuple(flag for flag in flags if flag in found))
+        text = cleaned.text
 
 
 def split_sentences(text: str) -> tuple[list[str], str]:
     """Return the whole sentences of a single-line text, and what follows the last of them."""
-    sentences = []
-    start = 0
+    pieces, rest = _split(text)
+    return [piece.strip() for piece in pieces], rest.strip()
+
+
+def _clean_once(text: str) -> Cleaned:
+    pieces, rest = _split(text)
+    if not pieces:
+        return Cleaned(text, ("no_sentence_end",))
+    unique: dict[str, str] = {}
+    for piece in pieces:
+        unique.setdefault(_normal(piece), piece)
+    flags = []
+    if len(unique) < len(pieces):
+        flags.append("repeated_sentence")
+    if rest.strip():
+        flags.append("cut_to_sentence")
+    return Cleaned(_join(list(unique.values())), tuple(flags))
+
+
+def _split(text: str) -> tuple[list[str], str]:
+    """Cut the text into whole sentences, each with the space before it, and the rest."""
+    pieces = []
+    start = looked_at = 0
     for match in _END.finditer(text):
-        if _ends_sentence(text, start, match):
-            sentences.append(text[start : match.end()].strip())
-            start = match.end()
-    return sentences, text[start:].strip()
+        before, after = text[max(start, match.start() - 60) : match.start()], text[match.end() : match.end() + 40]
+        if _ends_sentence(before, match[0], after):
+            if any(map(str.isalnum, text[looked_at : match.end()])):
+                pieces.append(text[start : match.end()])
+                start = match.end()
+            looked_at = match.end()  # marks alone are no sentence: they go with the next
+    # An ellipsis within a text may stand between sentences; the last sentence was not finished by it.
+    while pieces and _UNFINISHED.search(pieces[-1]):
+        start -= len(pieces.pop())
+    return pieces, text[start:]
 
 
-def _ends_sentence(text: str, start: int, match: re.Match[str]) -> bool:
-    mark = match[0]
-    rest = text[match.end() : match.end() + 40].lstrip()
-    if mark[0] in "!?。！？":
-        return not rest or mark[0] in "。！？" or not rest[0].islower()
-    if mark.startswith("..") and not rest:  # an ellipsis at the end: the thought was not finished
+def _join(pieces: list[str]) -> str:
+    parts = pieces[:1]
+    for before, piece in pairwise(pieces):
+        # Wide stops need no space behind them, but what came after one may now come after another kind.
+        if not piece[0].isspace() and not _ENDS_WIDE.search(before):
+            parts.append(" ")
+        parts.append(piece)
+    return "".join(parts)
+
+
+def _ends_sentence(before: str, mark: str, after: str) -> bool:
+    """Tell whether a mark ends the sentence that `before` is the last part of and `after` goes on from.
+
+    If it does, it also does where nothing follows, so that cutting a text there leaves a whole sentence.
+    """
+    if mark[0] in "。！？｡":
+        return True
+    if _MORE_MARKS.match(after):  # `. . .` and `! !`: the last one decides
         return False
-    found = _LAST_WORD.search(text, max(start, match.start() - 30), match.start())
-    word = found[1] if found else ""
-    plain = word.lower().replace(".", "").rstrip(",;:")
-    if mark[0] == "." and len(mark) == 1:
-        if plain in _TITLES and not (plain in ("no", "min", "max", "st") and not rest):
+    opening = after.lstrip(_LEADING)
+    if opening.lstrip(_BRACKETS)[:1].islower() and not _LOWER_BRAND.match(opening):
+        return False
+    words = before.split()
+    word = words[-1].lstrip(_LEADING + _BRACKETS) if words else ""
+    if mark[0] != ".":
+        # After a capital it may belong to a name: `Yahoo! Mail`
+        return not opening or not word[:1].isupper() or _opens_sentence(opening)
+    if mark.startswith(".."):
+        return True
+    return _full_stop_ends(words, word, opening)
+
+
+def _full_stop_ends(words: list[str], word: str, opening: str) -> bool:
+    amount = _AMOUNT.match(word)
+    unit = word[amount.end() :] if amount else word  # `12oz`
+    plain = unit.lower().replace(".", "")
+    counted = bool(amount) or _has_digit(words[-2:-1])
+    if len(words) == 1 and word.isdigit() and len(word) < 3:  # the `2.` of a list
+        return False
+    if not counted:
+        if plain in _NEVER_LAST:
             return False
-        if len(plain) == 1 and word[-1:].isupper() and rest:  # an initial: J. Crew
-            return False
-        if plain in _UNITS and rest and (_DIMENSION.match(rest) or not _STARTS_SENTENCE.match(rest)):
-            return False
-        if not word:  # a lone dot
-            return False
-    return not rest or not rest[0].islower()
+        if plain in _LABELS:
+            return not opening[:1].isdigit() and (word.islower() or len(words) == 1)
+    if not opening:
+        return True
+    if len(unit) == 1 and unit.isupper():  # the W of `24 in. W`, the C of `40 deg. C`; not the J of `J. Crew`
+        after_unit = len(words) > 1 and words[-2].lower().rstrip(".") in _UNITS and _has_digit(words[-3:-2])
+        is_unit = unit in "WHDLCFVAGMK" and (counted or after_unit)
+    else:
+        is_unit = plain in _UNITS and (counted or word.islower() or plain not in _NAME_PARTS)
+    if is_unit:
+        return _begins_after_unit(opening, _is_modifier(words, bool(unit and amount)))
+    if plain in _NAME_PARTS or (len(unit) == 1 and unit.isupper()) or _INITIALISM.fullmatch(word):
+        return _opens_sentence(opening)
+    return True
+
+
+def _has_digit(words: list[str]) -> bool:
+    return any(character.isdigit() for word in words for character in word)
+
+
+def _begins_after_unit(opening: str, modifier: bool) -> bool:
+    """Tell whether a sentence begins after a unit, where a dimension, a number or a name may just as well go on."""
+    if _DIMENSION.match(opening):
+        return False
+    if opening[0].isdigit():
+        number = _NUMBERED_START.match(opening)
+        return number is not None and not modifier and (number[1] or "").lower() not in _FOLLOWING_UNITS
+    if not opening[0].isalpha():
+        return False
+    first = _FIRST_WORD.match(opening)
+    if first and opening[first.end() : first.end() + 1] == "." and first[0].lower() in _UNITS - _NAME_PARTS:
+        return False
+    return _opens_sentence(opening) or not modifier
+
+
+def _is_modifier(words: list[str], joined: bool) -> bool:
+    """Tell whether a quantity describes what follows: `a 5 qt. Dutch oven`."""
+    at = 2 if joined else 3
+    return len(words) >= at and words[-at].lower().lstrip(_LEADING + _BRACKETS) in _ARTICLES
+
+
+def _opens_sentence(opening: str) -> bool:
+    first = _FIRST_WORD.match(opening)
+    return first is not None and first[0].lower() in _OPENERS and not _INITIAL.match(opening)
 
 
 def _normal(sentence: str) -> str:
-    return "".join(c for c in sentence.casefold() if c.isalnum()) or sentence
+    return " ".join(_INSIGNIFICANT.sub("", sentence.casefold()).split())

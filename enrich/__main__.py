@@ -1,0 +1,5 @@
+"""`python -m enrich` is `enrich`."""
+
+from enrich.cli import main
+
+main(prog_name="enrich")

@@ -1,0 +1,61 @@
+"""Small models made on the spot: random weights, real tokenizers, no download."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported anywhere
+
+import pytest
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+END = "<|endoftext|>"
+SAMPLES = Path(__file__).parent.parent / "sample_catalogs"
+
+
+def make_tokenizer(vocabulary: int = 400) -> PreTrainedTokenizerFast:
+    bpe = ByteLevelBPETokenizer()
+    texts = SAMPLES.joinpath("home.csv").read_text(encoding="utf-8").splitlines()
+    bpe.train_from_iterator(texts, vocab_size=vocabulary, special_tokens=[END], show_progress=False)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token=END, bos_token=END)
+
+
+def save_gpt2(
+    directory: Path, *, context: int = 256, width: int = 32, tokenizer: PreTrainedTokenizerFast | None = None
+):
+    torch.manual_seed(1)
+    tokenizer = tokenizer or make_tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=context, n_embd=width, n_layer=2, n_head=2, bos_token_id=0,
+        eos_token_id=0, activation_function="gelu_pytorch_tanh", initializer_range=0.3,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 of two layers; large random weights, so that its choices are varied and far from ties."""
+    directory = tmp_path_factory.mktemp("models") / "tiny-gpt2"
+    save_gpt2(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rotary positions and grouped heads."""
+    torch.manual_seed(2)
+    directory = tmp_path_factory.mktemp("models") / "tiny-llama"
+    tokenizer = make_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, bos_token_id=0, eos_token_id=0, initializer_range=0.3,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory

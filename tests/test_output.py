@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from enrich.errors import CatalogError, ReconciliationError
+from enrich.generation import GENERATION_TYPE, Generation
+from enrich.output import OutputWriter, output_schema, read_facts, read_texts
+
+BATCH = pa.record_batch({"sku": ["a", "b"], "description": [None, "old"], "tags": [["x"], []]})
+DONE = Generation("generated", key="k", seed=5, flags=("cut_to_sentence",), generated_at=datetime.now(UTC))
+
+
+def test_a_present_text_column_keeps_its_place_and_a_new_one_comes_last() -> None:
+    assert output_schema(BATCH.schema, "description").names == ["sku", "description", "tags", "generation"]
+    assert output_schema(BATCH.schema, "text").names == ["sku", "description", "tags", "text", "generation"]
+
+
+@pytest.mark.parametrize("kind", [pa.null(), pa.int64(), pa.dictionary(pa.int32(), pa.string())])
+def test_the_text_column_is_text_whatever_it_was(kind: pa.DataType) -> None:
+    assert output_schema(pa.schema([("description", kind)]), "description").field("description").type == pa.string()
+
+
+def test_source_columns_metadata_texts_and_facts_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    source = BATCH.replace_schema_metadata({"owner": "shop"})
+    with OutputWriter(path, source.schema, "description") as writer:
+        writer.write(source, ["new", "old"], [DONE, Generation("kept")])
+        writer.publish(2, {"rows": 2})
+    table = pq.read_table(path)
+    assert table.drop_columns(["description", "generation"]).equals(
+        pa.Table.from_batches([BATCH]).drop_columns("description")
+    )
+    assert table["description"].to_pylist() == ["new", "old"]
+    assert table.schema.field("generation").type == GENERATION_TYPE
+    assert table["generation"][0].as_py()["flags"] == ["cut_to_sentence"]
+    assert table["generation"][1].as_py()["status"] == "kept"
+    assert table.schema.metadata[b"owner"] == b"shop"
+    assert read_facts(path) == {"rows": 2}
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
+    assert [found.name for found in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_a_wrong_count_publishes_nothing_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    path.write_bytes(b"last night")
+    with (
+        pytest.raises(ReconciliationError, match="3 rows in, 2 written"),
+        OutputWriter(path, BATCH.schema, "description") as writer,
+    ):
+        writer.write(BATCH, ["a", "b"], [DONE, DONE])
+        writer.publish(3, {})
+    assert path.read_bytes() == b"last night"
+    assert [found.name for found in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_an_error_in_between_publishes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    with pytest.raises(RuntimeError), OutputWriter(path, BATCH.schema, "description") as writer:
+        writer.write(BATCH, ["a", "b"], [DONE, DONE])
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_rows_make_a_file_with_the_same_schema(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    with OutputWriter(path, BATCH.schema, "description") as writer:
+        writer.publish(0, {})
+    assert pq.read_table(path).num_rows == 0
+    assert pq.read_schema(path).names == ["sku", "description", "tags", "generation"]
+
+
+def test_texts_are_refused_from_a_file_of_another_make(tmp_path: Path) -> None:
+    path = tmp_path / "other.parquet"
+    pq.write_table(pa.Table.from_batches([BATCH]), path)
+    with pytest.raises(CatalogError, match="not written by"):
+        read_texts(path, 3)
