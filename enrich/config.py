@@ -38,11 +38,11 @@ class RunConfig:
         None, "Jinja2 file to render prompts with, in place of the categories' own.", text=True
     )
     max_new_tokens: int = _option(128, "Longest text to generate, in tokens.", text=True)
-    temperature: float = _option(0.7, "Sampling temperature; 0 picks the likeliest token always.", text=True)
+    temperature: float = _option(0.4, "Sampling temperature; 0 picks the likeliest token always.", text=True)
     top_k: int = _option(50, "Sample from the k likeliest tokens; 0 from all.", text=True)
-    top_p: float = _option(0.95, "Sample from the likeliest tokens that together have this probability.", text=True)
+    top_p: float = _option(0.9, "Sample from the likeliest tokens that together have this probability.", text=True)
     repetition_penalty: float = _option(
-        1.05, "Divide the scores of tokens the text already has by this; the prompt's own tokens are free.", text=True
+        1.1, "Divide the scores of tokens the text already has by this; the prompt's own tokens are free.", text=True
     )
     seed: int = _option(0, "Another seed, other texts.", text=True)
     overwrite: bool = _option(False, "Write new texts in place of existing descriptions too.", text=True)

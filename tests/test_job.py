@@ -226,7 +226,7 @@ def break_off(enrich: Callable[..., job.Summary], catalog: Path | pl.DataFrame, 
 def test_a_changed_option_or_catalog_is_refused_until_restarted(enrich) -> None:
     frame = pl.read_parquet(HOME).head(50)
     break_off(enrich, frame)
-    with pytest.raises(CheckpointMismatch, match=r"temperature was 0\.7, is 0\.5"):
+    with pytest.raises(CheckpointMismatch, match=r"temperature was 0\.4, is 0\.5"):
         enrich(frame, temperature=0.5)
     with pytest.raises(CheckpointMismatch, match="catalog content"):
         enrich(frame.head(49))

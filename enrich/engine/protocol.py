@@ -16,10 +16,10 @@ class SamplingParams:
     """
 
     max_new_tokens: int = 128
-    temperature: float = 0.7
+    temperature: float = 0.4
     top_k: int = 50
-    top_p: float = 0.95
-    repetition_penalty: float = 1.05
+    top_p: float = 0.9
+    repetition_penalty: float = 1.1
 
 
 @dataclass(frozen=True, slots=True)

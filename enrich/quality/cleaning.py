@@ -101,9 +101,10 @@ def _clean_once(text: str) -> Cleaned:
     pieces, rest = _split(text)
     if not pieces:
         return Cleaned(text, ("no_sentence_end",))
-    unique: dict[str, str] = {}
+    unique: dict[tuple[str, bool], str] = {}
     for piece in pieces:
-        unique.setdefault(_normal(piece), piece)
+        # One that trails off does not stand for the finished one after it.
+        unique.setdefault((_normal(piece), bool(_UNFINISHED.search(piece))), piece)
     flags = []
     if len(unique) < len(pieces):
         flags.append("repeated_sentence")

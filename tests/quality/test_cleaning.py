@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from enrich.quality.cleaning import Cleaned, clean_text, split_sentences
@@ -220,6 +220,7 @@ def test_cleaning_is_idempotent_and_its_result_whole(raw: str) -> None:
 
 
 @unhurried
+@example("It oz. ... It oz.")
 @given(copy)
 def test_the_result_has_sentences_of_the_input_only_and_in_order(raw: str) -> None:
     text = " ".join("".join(c for c in raw if c.isprintable() and c != "\ufffd").split())
