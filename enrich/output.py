@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +43,8 @@ class OutputWriter:
 
     def __init__(self, path: Path, source: pa.Schema, text_column: str) -> None:
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        # One name for all runs, of which the lock lets one work: what a killed one left is written over.
+        self._temporary = path.with_name(f".{path.name}.tmp")
         self._text_column = text_column
         self._schema = output_schema(source, text_column)
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")

@@ -66,6 +66,15 @@ def test_an_error_in_between_publishes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_run_left_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    writer = OutputWriter(path, BATCH.schema, "description")
+    writer.write(BATCH, ["a", "b"], [DONE, DONE])  # and no more: killed
+    with OutputWriter(path, BATCH.schema, "description") as writer:
+        writer.publish(0, {})
+    assert [found.name for found in tmp_path.iterdir()] == ["out.parquet"]
+
+
 def test_no_rows_make_a_file_with_the_same_schema(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     with OutputWriter(path, BATCH.schema, "description") as writer:
