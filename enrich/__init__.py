@@ -14,7 +14,8 @@ __all__ = ["EnrichError", "RunConfig", "Summary", "__version__", "run"]
 if TYPE_CHECKING:
     from enrich.config import RunConfig
     from enrich.errors import EnrichError
-    from enrich.job import Summary, run
+    from enrich.job import run
+    from enrich.summary import Summary
 
 
 def __getattr__(name: str) -> Any:
@@ -27,8 +28,12 @@ def __getattr__(name: str) -> Any:
         from enrich.errors import EnrichError
 
         return EnrichError
-    if name in ("run", "Summary"):
-        from enrich import job
+    if name == "Summary":
+        from enrich.summary import Summary
 
-        return getattr(job, name)
+        return Summary
+    if name == "run":
+        from enrich.job import run
+
+        return run
     raise AttributeError(f"module 'enrich' has no attribute {name!r}")

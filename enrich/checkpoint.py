@@ -27,6 +27,7 @@ from enrich import durable
 from enrich.errors import CheckpointMismatch
 from enrich.generation import GENERATION_TYPE, Generation, Outcome
 
+PROGRESS = "progress.json"  # how far the run is, for `enrich status`; nothing depends on it
 _FORMAT = 1
 _SCHEMA = pa.schema(
     [
@@ -115,7 +116,7 @@ class Checkpoint:
                 continue  # listed twice
             self._parts.append(part)
             self._mark(ordinals)
-        names = {part.name for part in self._parts} | {manifest.name}
+        names = {part.name for part in self._parts} | {manifest.name, PROGRESS}
         for path in self.directory.iterdir():
             if path.name not in names:
                 path.unlink()
@@ -124,6 +125,27 @@ class Checkpoint:
             temporary = self.directory / "manifest.tmp"
             temporary.write_text("\n".join([header, *map(_line, self._parts)]) + "\n", encoding="utf-8")
             durable.publish(temporary, manifest)
+
+    @staticmethod
+    def set_aside(directory: Path, fingerprint: Mapping[str, Any], *, but: str, aside: Path) -> bool:
+        """Move the parts of a checkpoint to `aside` if its fingerprint differs in the field `but` and in no other.
+
+        They keep their keys, by which their texts can be found. Returns whether there was something to move.
+        """
+        manifest = directory / "manifest.jsonl"
+        if not manifest.exists():
+            return False
+        header, listed, _ = _read_manifest(manifest)
+        if _differences(header["fingerprint"], fingerprint) != [but]:
+            return False
+        aside.mkdir(exist_ok=True)
+        for part in listed:
+            path = directory / part.name
+            if path.is_file() and _hash(path) == part.blake2b:
+                path.replace(aside / f"{header['run_id']}-{part.name}")
+        durable.sync_directory(aside)
+        shutil.rmtree(directory)
+        return True
 
     @property
     def num_listed(self) -> int:
@@ -206,6 +228,15 @@ class Checkpoint:
             self.commit()
 
 
+def last_commit(directory: Path) -> float | None:
+    """Return when rows were last committed, in seconds since 1970; None if none were."""
+    try:
+        times = [path.stat().st_mtime for path in directory.glob("part-*.parquet")]
+    except OSError:  # being removed just now
+        return None
+    return max(times, default=None)
+
+
 def _line(part: _Part) -> str:
     return json.dumps({"part": asdict(part)})
 
@@ -240,11 +271,15 @@ def _read_manifest(manifest: Path) -> tuple[dict[str, Any], list[_Part], int]:
     return header, parts, whole_bytes
 
 
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    return [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+
+
 def _compare(directory: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     def shown(value: Any) -> str:
         return json.dumps(value) if len(json.dumps(value)) < 50 else json.dumps(value)[:47] + "..."
 
-    names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    names = _differences(old, new)
     if names:
         differences = "; ".join(f"{name} was {shown(old.get(name))}, is {shown(new.get(name))}" for name in names)
         raise CheckpointMismatch(

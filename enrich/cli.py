@@ -25,11 +25,13 @@ log = logging.getLogger("enrich")
 _EXIT_CODES = """
 \b
 Exit codes:
-  0          published
+  0          published, or nothing had changed (--exit-code-unchanged names another code for that)
   1          unexpected error
   2          usage, configuration, catalog or model: do not retry
+  3          too many rows without a usable text (--max-quarantined), or texts too unlike the last ones (--max-drift);
+             output withheld
   4          rows in and rows out differ; output withheld
-  75         locked by another run or out of memory: the same command later goes on
+  75         locked by another run, out of time or memory: the same command later goes on
   130, 143   stopped by SIGINT, SIGTERM: committed, the same command goes on
 """
 
@@ -81,7 +83,7 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
         kind, help_text = str(option.type).split(" | ")[0], option.metadata["help"]
         if option.default is not None and kind != "bool":
             help_text += f"  [default: {option.default}]"
-        settings: dict[str, Any] = {"default": None, "help": help_text}
+        settings: dict[str, Any] = {"default": None, "help": help_text, "envvar": f"ENRICH_{option.name.upper()}"}
         if kind == "bool":
             flag += f"/--no-{option.name}" if option.name == "overwrite" else ""
             settings["is_flag"] = True
@@ -94,44 +96,191 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+_catalog_argument = click.argument("catalog", envvar="ENRICH_CATALOG")
+_config_file_option = click.option(
+    "--config",
+    "config_file",
+    envvar="ENRICH_CONFIG",
+    type=click.Path(path_type=Path),
+    help="TOML file with any of these options; flags win.  [default: enrich.toml beside CATALOG]",
+)
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object, the last line of standard output."
+)
+
+
+def _log_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="Print more of what is done."),
+        click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only."),
+        click.option(
+            "--log-format",
+            type=click.Choice(["auto", "plain", "json"]),
+            default="auto",
+            envvar="ENRICH_LOG_FORMAT",
+            help="Log lines with time and level, or as JSON objects; auto: bare ones on a terminal.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
-@click.argument("catalog")
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), help="TOML file with any of these options; flags win."
-)
+@_catalog_argument
+@_config_file_option
 @_config_options
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the summary as one JSON object, the last line of standard output."
-)
-@click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Print more of what is done.")
-def run(catalog: str, config_file: Path | None, as_json: bool, quiet: bool, verbose: bool, **flags: Any) -> None:
+@_json_option
+@_log_options
+def run(
+    catalog: str, config_file: Path | None, as_json: bool, quiet: bool, verbose: bool, log_format: str, **flags: Any
+) -> None:
     """Write a description for every product of CATALOG that has none.
 
     CATALOG is a CSV, JSON Lines (each also .gz or .zst) or Parquet file. The output has all its columns, `description`
-    filled where it was empty, and a column `generation` that says how. A run that was broken off goes on where it was.
+    filled where it was empty, and a column `generation` that says how. Texts of the last output are reused where
+    nothing has changed that they depend on. A run that was broken off goes on where it was.
+
+    Every option can also stand in a TOML file, or in the environment: ENRICH_MODEL, ENRICH_MAX_TIME and so on.
 
     \b
     Examples:
       enrich run catalog.parquet
       enrich run export.csv -o enriched.parquet --title-column Name --attributes Color,Material
-      enrich run catalog.parquet --model ./my-model --temperature 0.6
+      enrich run catalog.parquet --max-time 2h --max-quarantined 2% --changes changes.parquet
     """
     config = build_config(catalog, config_file, flags)
-    _set_up_logging(quiet, verbose)
+    _set_up_logging(quiet, verbose, log_format)
     with _signals() as stopped_by:
-        from enrich import job
+        from enrich import job, metrics
 
-        summary = job.run(config, show_bar=sys.stderr.isatty() and not quiet, should_stop=lambda: stopped_by[0])
+        if config.metrics_file:
+            metrics.check_available()
+        show_bar = sys.stderr.isatty() and not quiet and log_format != "json"
+        summary = job.run(config, show_bar=show_bar, should_stop=lambda: stopped_by[0])
+    if config.metrics_file:
+        metrics.write_metrics(Path(config.metrics_file), dataclasses.asdict(summary))
+    _report(summary, as_json, quiet)
+    if summary.unchanged:
+        click.get_current_context().exit(config.exit_code_unchanged)
+
+
+@main.command()
+@_catalog_argument
+@_config_file_option
+@click.option("--shards", type=click.IntRange(1, 9999), required=True, envvar="ENRICH_SHARDS", help="How many shards.")
+@_config_options
+def plan(catalog: str, config_file: Path | None, shards: int, **flags: Any) -> None:
+    """Print the shards of CATALOG as a JSON list, for `enrich run --shard`.
+
+    Ends with --exit-code-unchanged and prints an empty list if nothing has changed since the output was published.
+
+    \b
+    Example:
+      enrich plan catalog.parquet --shards 3
+    """
+    config = build_config(catalog, config_file, flags)
+    _set_up_logging(quiet=True, verbose=False)
+    from enrich import job
+
+    planned = job.plan(config, shards)
+    click.echo(json.dumps(planned or []))
+    if planned is None:
+        click.get_current_context().exit(config.exit_code_unchanged)
+
+
+@main.command()
+@click.argument("output", envvar="ENRICH_OUTPUT", type=click.Path(path_type=Path))
+@click.option(
+    "--changes",
+    type=click.Path(path_type=Path),
+    envvar="ENRICH_CHANGES",
+    help="Parquet file to write the rows to that are new, have another text, or are gone since.",
+)
+@_json_option
+@_log_options
+def merge(output: Path, changes: Path | None, as_json: bool, quiet: bool, verbose: bool, log_format: str) -> None:
+    """Join the shards of OUTPUT that `enrich run --shard` has written, publish it and remove them.
+
+    \b
+    Example:
+      enrich merge catalog.enriched.parquet
+    """
+    _set_up_logging(quiet, verbose, log_format)
+    from enrich import job
+
+    _report(job.merge(output, changes), as_json, quiet)
+
+
+@main.command()
+@click.argument("output", envvar="ENRICH_OUTPUT", type=click.Path(path_type=Path))
+@_json_option
+def status(output: Path, as_json: bool) -> None:
+    """Print how far the run that writes OUTPUT is, or was when it was broken off.
+
+    \b
+    Example:
+      enrich status catalog.enriched.parquet
+    """
+    from enrich.progress import duration
+    from enrich.status import read_status
+
+    found = read_status(output)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    click.echo(f"{found.output}: {found.state}" + (f" by {found.holder}" if found.holder else ""))
+    if found.rows is not None:
+        speed = f", {found.tokens_per_second:,.0f} tokens/s" if found.tokens_per_second else ""
+        left = f", about {duration(found.seconds_left)} left" if found.seconds_left is not None else ""
+        click.echo(f"  {found.done:,} of {found.rows:,} rows to do are done{speed}{left}")
+    if found.last_commit:
+        click.echo(f"  last commit {found.last_commit}")
+    if found.published_at:
+        click.echo(f"  published {found.published_at} with {found.published_rows:,} rows")
+
+
+@main.command()
+@_catalog_argument
+@_config_file_option
+@_config_options
+def config(catalog: str, config_file: Path | None, **flags: Any) -> None:
+    """Print the options of a run of CATALOG as TOML, each with where its value came from.
+
+    \b
+    Example:
+      enrich config catalog.parquet --seed 7
+    """
+    from enrich.config import as_toml, find_config, read_config
+
+    merged = build_config(catalog, config_file, flags)
+    file = config_file or find_config(catalog)
+    in_file = read_config(file) if file else {}
+    context = click.get_current_context()
+    for option in dataclasses.fields(RunConfig):
+        if option.name == "catalog":
+            continue
+        if flags[option.name] is not None:
+            source = context.get_parameter_source(option.name)
+            variable = f"ENRICH_{option.name.upper()}"
+            origin = variable if source is click.core.ParameterSource.ENVIRONMENT else "command line"
+        else:
+            origin = str(file) if option.name in in_file else "default"
+        click.echo(f"{as_toml(option.name, getattr(merged, option.name)):<40}  # {origin}")
+
+
+def _report(summary: Any, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary)))
-    elif not quiet:
-        resumed = f" ({summary.resumed_rows:,} of them by an earlier run)" if summary.resumed_rows else ""
-        click.echo(
-            f"{summary.rows:,} rows: {summary.generated:,} generated{resumed}, {summary.kept:,} kept,"
-            f" {summary.quarantined:,} quarantined; {summary.seconds:.1f} s, {summary.tokens_per_second:,.0f} tokens/s"
-        )
-        click.echo(f"written to {summary.output}")
+        return
+    if quiet:
+        return
+    resumed = f" ({summary.resumed_rows:,} of them by an earlier run)" if summary.resumed_rows else ""
+    counts = [f"{summary.generated:,} generated{resumed}"]
+    counts += [f"{getattr(summary, name):,} {name}" for name in ("reused", "kept", "quarantined")]
+    counts += [f"{n:,} {name}" for name in ("skipped", "pending", "edited") if (n := getattr(summary, name))]
+    speed = f", {summary.tokens_per_second:,.0f} tokens/s" if summary.generated else ""
+    click.echo(f"{summary.rows:,} rows: {', '.join(counts)}; {summary.seconds:.1f} s{speed}")
+    click.echo(f"{'unchanged:' if summary.unchanged else 'written to'} {summary.output}")
 
 
 @main.command()
@@ -158,14 +307,28 @@ def show(output: str, rows: int) -> None:
 @click.option(
     "--from-scratch", "size", metavar="SIZE", help="Make a GPT-2 of this size instead: mini (6 M parameters)."
 )
+@click.option(
+    "--validation",
+    metavar="CATALOG",
+    type=click.Path(path_type=Path),
+    help="Measure on these texts instead of on held-out products.",
+)
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps.  [default: 4800]")
 @click.option("--batch-size", type=click.IntRange(1), help="Texts in a step.  [default: 16]")
 @click.option("--learning-rate", type=float, help="Peak of the schedule.  [default: 0.0012]")
+@click.option("--dropout", type=click.FloatRange(0, 0.9), help="Dropout of a model from scratch.  [default: 0]")
 @click.option("--max-tokens", type=click.IntRange(8), help="Leave out longer prompt and text.  [default: 192]")
 @click.option("--held-out", type=float, help="Share of the products to measure on.  [default: 0.1]")
 @click.option("--evaluate-every", type=click.IntRange(1), help="Steps between checkpoints.  [default: 500]")
 @click.option("--seed", type=int, help="Seed of weights and order.  [default: 7]")
-def finetune(catalogs: tuple[Path, ...], output: Path, base: str | None, size: str | None, **recipe: Any) -> None:
+def finetune(
+    catalogs: tuple[Path, ...],
+    output: Path,
+    validation: Path | None,
+    base: str | None,
+    size: str | None,
+    **recipe: Any,
+) -> None:
     """Train a model on the descriptions that catalogs already have.
 
     Prompts are rendered as `enrich run` renders them. A training that was killed goes on from its last checkpoint in
@@ -181,16 +344,29 @@ def finetune(catalogs: tuple[Path, ...], output: Path, base: str | None, size: s
     _set_up_logging(quiet=False, verbose=False)
     from enrich import finetune as training
 
-    metrics = training.finetune(catalogs, output, base=base, size=size, settings=recipe)
+    metrics = training.finetune(catalogs, output, validation=validation, base=base, size=size, settings=recipe)
     click.echo(json.dumps(metrics))
 
 
-def _set_up_logging(quiet: bool, verbose: bool) -> None:
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO,
-        format="%(message)s" if sys.stderr.isatty() else "%(asctime)s %(levelname)s %(message)s",
-        datefmt="%Y-%m-%dT%H:%M:%S%z",
-    )
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {"time": self.formatTime(record, _TIME), "level": record.levelname.lower(), "message": ""}
+        entry["message"] = record.getMessage()
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
+
+
+def _set_up_logging(quiet: bool, verbose: bool, form: str = "auto") -> None:
+    handler = logging.StreamHandler()
+    bare = form == "auto" and sys.stderr.isatty()
+    plain = logging.Formatter("%(message)s" if bare else "%(asctime)s %(levelname)s %(message)s", _TIME)
+    handler.setFormatter(_JsonLines() if form == "json" else plain)
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=level, handlers=[handler])
     for name in ("transformers", "filelock", "httpx", "huggingface_hub", "urllib3", "torch", "asyncio"):
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
 

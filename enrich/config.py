@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from enrich.clock import seconds_of, seconds_until
 from enrich.errors import ConfigError
+from enrich.shard import Shard
 
+_QUARANTINED = re.compile(r"\d+|(100|\d{1,2})(\.\d+)?%")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -64,6 +70,23 @@ class RunConfig:
     commit_rows: int = _option(256, "Rows after which finished texts are committed to the checkpoint.")
     commit_seconds: float = _option(30.0, "Seconds after which finished texts are committed to the checkpoint.")
     restart: bool = _option(False, "Drop an earlier run's checkpoint and begin anew.")
+    previous: str | None = _option(None, "Enriched file to reuse texts from.  [default: the output that is there]")
+    fresh: bool = _option(False, "Reuse no text of an earlier run.")
+    changes: str | None = _option(
+        None, "Parquet file to write the rows to that are new, have another text, or are gone since."
+    )
+    max_time: str | None = _option(None, "Stop in time to be done after so long (2h, 90m); a rerun goes on.")
+    deadline: str | None = _option(None, "Stop in time to be done when clocks show this (05:30); a rerun goes on.")
+    publish_partial: bool = _option(False, "When time is up, publish what there is; the rest is `pending`.")
+    max_quarantined: str = _option("50%", "Most rows, or share of them, without a usable text; more are not published.")
+    max_drift: float | None = _option(
+        None, "Largest change from the last output's texts, such as 0.2; more is not published (docs/operations.md)."
+    )
+    shard: str | None = _option(None, "Do one shard only, such as 2/3, and write it beside OUTPUT for `enrich merge`.")
+    metrics_file: str | None = _option(
+        None, "File for node_exporter to collect, such as enrich.prom; needs the extra `metrics`."
+    )
+    exit_code_unchanged: int = _option(0, "Exit code if nothing had changed since the last run (99 is Airflow's skip).")
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -81,6 +104,26 @@ class RunConfig:
         self._check(self.batch_tokens >= 1, "batch_tokens", "must be at least 1")
         self._check(self.commit_rows >= 1, "commit_rows", "must be at least 1")
         self._check(0 <= self.commit_seconds < math.inf, "commit_seconds", "must be 0 or more, and finite")
+        self._check(0 <= self.exit_code_unchanged <= 255, "exit_code_unchanged", "must be from 0 to 255")
+        self._check(self.max_drift is None or self.max_drift >= 0, "max_drift", "must be 0 or more")
+        self._check(bool(_QUARANTINED.fullmatch(self.max_quarantined)), "max_quarantined", "must be like 25 or 2%")
+        readers = {"max_time": self._max_seconds, "deadline": self._deadline_seconds, "shard": self.which_shard}
+        for name, read in readers.items():
+            try:
+                read()
+            except ValueError as error:
+                raise ConfigError(f"{name}: {error}") from error
+        self._check(
+            not self.publish_partial or self.seconds_left() is not None,
+            "publish_partial",
+            "needs --max-time or --deadline",
+        )
+        self._check(not (self.fresh and self.previous), "fresh", "leaves out what --previous names; give one of them")
+        self._check(
+            self.changes is None or Path(self.changes).suffix.lower() in (".parquet", ".pq"),
+            "changes",
+            "must end in .parquet",
+        )
         self._check(self.device in DEVICES, "device", f"must be one of {', '.join(DEVICES)}")
         self._check(self.dtype in DTYPES, "dtype", f"must be one of {', '.join(DTYPES)}")
         self._check(self.delimiter is None or len(self.delimiter) == 1, "delimiter", "must be one character")
@@ -88,12 +131,12 @@ class RunConfig:
             self.output_column not in ("", "generation"), "output_column", "must be a name other than 'generation'"
         )
         self._check(
-            self.output_path.suffix.lower() in (".parquet", ".pq"),
+            self.published_path.suffix.lower() in (".parquet", ".pq"),
             "output",
             "must end in .parquet: the output is Parquet",
         )
         self._check(
-            self.output_path.resolve() != Path(self.catalog).resolve(), "output", "must not be the catalog itself"
+            self.published_path.resolve() != Path(self.catalog).resolve(), "output", "must not be the catalog itself"
         )
 
     def _normalize(self, name: str, wanted: str) -> None:
@@ -116,8 +159,18 @@ class RunConfig:
         if not holds:
             raise ConfigError(f"{name} = {getattr(self, name)!r}: {rule}")
 
+    def which_shard(self) -> Shard | None:
+        """Return the shard to do, if not the whole."""
+        return Shard.parse(self.shard) if self.shard else None
+
     @property
     def output_path(self) -> Path:
+        """Where this run writes: the enriched file, or its shard of it."""
+        shard = self.which_shard()
+        return shard.path(self.published_path) if shard else self.published_path
+
+    @property
+    def published_path(self) -> Path:
         """Where the enriched file goes, the default beside the catalog."""
         if self.output is not None:
             return Path(self.output)
@@ -126,6 +179,22 @@ class RunConfig:
         while Path(stem).suffix.lower() in (".gz", ".zst", ".zstd"):
             stem = Path(stem).stem
         return catalog.with_name(Path(stem).stem + ".enriched.parquet")
+
+    def _max_seconds(self) -> float | None:
+        return seconds_of(self.max_time) if self.max_time else None
+
+    def _deadline_seconds(self) -> float | None:
+        return seconds_until(self.deadline, datetime.now()) if self.deadline else None
+
+    def seconds_left(self) -> float | None:
+        """Return how long the run may still take if it begins now; None if there is no end."""
+        ends = [seconds for seconds in (self._max_seconds(), self._deadline_seconds()) if seconds is not None]
+        return min(ends, default=None)
+
+    def most_quarantined(self, rows: int) -> int:
+        """Return how many of so many rows may be quarantined."""
+        number = float(self.max_quarantined.removesuffix("%"))
+        return int(rows * number / 100) if self.max_quarantined.endswith("%") else int(number)
 
     def text_options(self) -> dict[str, Any]:
         """Return the options on which the generated texts depend."""
@@ -142,17 +211,36 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def build_config(catalog: str, file: Path | None, flags: Mapping[str, Any]) -> RunConfig:
-    """Join a TOML file's options and those given on the command line; the latter win.
+def build_config(catalog: str, file: Path | None, given: Mapping[str, Any]) -> RunConfig:
+    """Join a TOML file's options and those given otherwise, of which None stands for not given; the latter win.
 
-    Raises ConfigError for an unknown key (with the nearest right one), a wrong type, or a value out of range.
+    Without `file`, an `enrich.toml` beside the catalog is read. Raises ConfigError for an unknown key (with the nearest
+    right one), a wrong type, or a value out of range.
     """
-    values = _read_toml(file) if file else {}
-    values |= {name: value for name, value in flags.items() if value is not None}
+    file = file or find_config(catalog)
+    values = read_config(file) if file else {}
+    values |= {name: value for name, value in given.items() if value is not None}
     return RunConfig(catalog=catalog, **values)
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def find_config(catalog: str) -> Path | None:
+    """Return the `enrich.toml` beside a catalog, if there is one."""
+    beside = Path(catalog).with_name("enrich.toml") if Path(catalog).name else None
+    return beside if beside and beside.is_file() else None
+
+
+def as_toml(name: str, value: Any) -> str:
+    """Write an option as a line of TOML; one that is not set as a comment."""
+    if value is None:
+        return f"# {name} is not set"
+    if isinstance(value, bool):
+        return f"{name} = {str(value).lower()}"
+    # JSON's strings, numbers and lists of strings are TOML's.
+    return f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)}"
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read the options of a TOML file. Raises ConfigError for an unknown key or a wrong type."""
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -5,8 +5,10 @@ EnrichError
 ├── CatalogError (2)            the catalog can't be read or mapped
 ├── ModelError (2)              the model can't be found, or may not be loaded
 ├── CheckpointMismatch (2)      the checkpoint on disk belongs to another run
+├── TooManyQuarantined (3)      too many rows came by no usable text; nothing was published
+├── TooMuchDrift (3)            the texts differ too much from last night's; nothing was published
 ├── ReconciliationError (4)     rows in and rows out differ; nothing was published
-├── TryAgain (75)               locked by another run, or out of a resource: a rerun resumes
+├── TryAgain (75)               locked by another run, out of time or of a resource: a rerun resumes
 └── Interrupted (128 + signal)  stopped from outside; what was done is committed
 """
 
@@ -33,6 +35,18 @@ class ModelError(EnrichError):
 
 class CheckpointMismatch(EnrichError):
     """The checkpoint was made from another catalog or with other options."""
+
+
+class TooManyQuarantined(EnrichError):
+    """More rows than allowed came by no usable text, so the output was withheld."""
+
+    exit_code = 3
+
+
+class TooMuchDrift(EnrichError):
+    """The texts differ more from the last output's than allowed, so the output was withheld."""
+
+    exit_code = 3
 
 
 class ReconciliationError(EnrichError):

@@ -73,6 +73,7 @@ class Recipe:
     learning_rate: float = 1.2e-3
     warmup_steps: int = 150
     weight_decay: float = 0.05
+    dropout: float = 0.0
     max_tokens: int = 192
     held_out: float = 0.1
     evaluate_every: int = 500
@@ -125,8 +126,11 @@ def make_tokenizer(texts: Iterator[str], size: Size) -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, size: Size) -> GPT2LMHeadModel:
-    """Make a GPT-2 with random weights for this tokenizer."""
+def make_model(tokenizer: PreTrainedTokenizerFast, size: Size, dropout: float) -> GPT2LMHeadModel:
+    """Make a GPT-2 with random weights for this tokenizer.
+
+    `dropout` is that of the residual stream and the embeddings; that of attention would cost its fused kernel.
+    """
     end = tokenizer.eos_token_id
     return GPT2LMHeadModel(
         GPT2Config(
@@ -137,8 +141,8 @@ def make_model(tokenizer: PreTrainedTokenizerFast, size: Size) -> GPT2LMHeadMode
             n_head=size.heads,
             # The same function as GPT-2's gelu_new, in one kernel: a third faster to train on a CPU.
             activation_function="gelu_pytorch_tanh",
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
             attn_pdrop=0.0,
             bos_token_id=end,
             eos_token_id=end,
@@ -183,9 +187,18 @@ def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
 
 
 def finetune(
-    catalogs: Sequence[Path], output: Path, *, base: str | None, size: str | None, settings: Mapping[str, Any]
+    catalogs: Sequence[Path],
+    output: Path,
+    *,
+    validation: Path | None,
+    base: str | None,
+    size: str | None,
+    settings: Mapping[str, Any],
 ) -> dict[str, float]:
-    """Train on catalogs; `settings` are fields of Recipe, None for the default. See `train`."""
+    """Train on catalogs; `settings` are fields of Recipe, None for the default. See `train`.
+
+    Measured on the catalog `validation`, or without it on a share of the products that is held out.
+    """
     if size is not None and size not in SIZES:
         raise ConfigError(f"--from-scratch {size}: the sizes are {', '.join(SIZES)}")
     if importlib.util.find_spec("accelerate") is None:
@@ -193,33 +206,36 @@ def finetune(
     recipe = replace(Recipe(), **{name: value for name, value in settings.items() if value is not None})
     directory = str(find_model(base).directory) if base else None
     pairs = read_pairs(catalogs, RoleOptions())
-    return train(pairs, output, base=directory, size=SIZES[size or "mini"], recipe=recipe)
+    held_out = read_pairs([validation], RoleOptions()) if validation else None
+    return train(pairs, output, held_out=held_out, base=directory, size=SIZES[size or "mini"], recipe=recipe)
 
 
 def train(
     pairs: Sequence[Pair],
     output: Path,
     *,
+    held_out: Sequence[Pair] | None = None,
     base: str | None = None,
     size: Size = SIZES["mini"],
     recipe: Recipe | None = None,
 ) -> dict[str, float]:
     """Train on the pairs and write a Hugging Face model directory to `output`.
 
-    `base` is a model to go on from; without it one of `size` is made from scratch. An interrupted training goes on
+    `held_out` is what to measure on; without it a share of the pairs' products is set aside. `base` is a model to go
+    on from; without it one of `size` is made from scratch. An interrupted training goes on
     from its last checkpoint in `<output>.training/`. Returns the held-out figures, which also stand in
     `metrics.json`: loss in nats per token, perplexity per token, bits per byte of text.
     """
     recipe = recipe or Recipe()
     torch.manual_seed(recipe.seed)
-    training_pairs, held_out_pairs = split(pairs, recipe.held_out)
+    training_pairs, held_out_pairs = (pairs, held_out) if held_out else split(pairs, recipe.held_out)
     if not training_pairs or not held_out_pairs:
         raise ConfigError(
             f"{len(pairs)} texts are too few to learn from and hold out {recipe.held_out:.0%} of the products"
         )
     if base is None:
         tokenizer = make_tokenizer((f"{pair.prompt} {pair.text}" for pair in training_pairs), size)
-        model: Any = make_model(tokenizer, size)
+        model: Any = make_model(tokenizer, size, recipe.dropout)
     else:
         tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)

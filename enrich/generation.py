@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
 
-GENERATED, KEPT, QUARANTINED = "generated", "kept", "quarantined"
+GENERATED, REUSED, KEPT, QUARANTINED, SKIPPED, PENDING = (
+    "generated",  # by this run
+    "reused",  # by an earlier run, carried over
+    "kept",  # a person's words
+    "quarantined",  # no text that could be used
+    "skipped",  # not a product of its own: a variant's row under its product
+    "pending",  # not reached before the deadline
+)
+EDITED = "edited"  # the flag of a generated text that a person changed in the published file
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,7 @@ class Generation:
     seed: int | None = None
     attempt: int | None = None
     bucket: int | None = None
+    text_digest: str | None = None
     flags: tuple[str, ...] = ()
     generated_at: datetime | None = None
     run_id: str | None = None
@@ -38,6 +48,11 @@ class Outcome:
     generation: Generation
 
 
+def text_digest(text: str) -> str:
+    """Return 16 hex digits by which a text that was changed since is known."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
 GENERATION_TYPE = pa.struct(
     [
         pa.field("status", pa.string(), nullable=False),
@@ -50,6 +65,7 @@ GENERATION_TYPE = pa.struct(
         pa.field("seed", pa.int64()),
         pa.field("attempt", pa.int32()),
         pa.field("bucket", pa.int32()),
+        pa.field("text_digest", pa.string()),
         pa.field("flags", pa.list_(pa.string())),
         pa.field("generated_at", pa.timestamp("us", tz="UTC")),
         pa.field("run_id", pa.string()),

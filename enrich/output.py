@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from enrich import durable
@@ -35,6 +38,31 @@ def output_schema(source: pa.Schema, text_column: str) -> pa.Schema:
     return pa.schema(fields, metadata=source.metadata)
 
 
+class _TextsDigest:
+    """A hash over texts, statuses and keys, the same however the rows are cut into batches."""
+
+    def __init__(self) -> None:
+        self._states = [hashlib.blake2b(digest_size=16) for _ in range(6)]
+
+    def update(self, columns: Sequence[pa.ChunkedArray]) -> None:
+        """Take in the columns text, status and key of some rows."""
+        for number, column in enumerate(columns):
+            for chunk in column.chunks:
+                array = chunk.cast(pa.large_string())
+                lengths = pc.fill_null(pc.binary_length(array), -1).to_numpy(zero_copy_only=False)
+                self._states[2 * number].update(np.ascontiguousarray(lengths, np.int64).data)
+                whole = array.drop_null() if array.null_count else array
+                _, offset_buffer, data = whole.buffers()
+                if len(whole) and data:
+                    offsets = np.frombuffer(offset_buffer, np.int64)
+                    self._states[2 * number + 1].update(
+                        memoryview(data)[offsets[whole.offset] : offsets[whole.offset + len(whole)]]
+                    )
+
+    def hexdigest(self) -> str:
+        return hashlib.blake2b(b"".join(state.digest() for state in self._states), digest_size=16).hexdigest()
+
+
 class OutputWriter:
     """Writes the output beside its final name and gives it that name only when all is proved to be there.
 
@@ -50,32 +78,45 @@ class OutputWriter:
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
         self._gathered: list[pa.RecordBatch] = []
         self._gathered_rows = 0
+        self._digest = _TextsDigest()
         self.num_rows = 0
 
-    def write(self, batch: pa.RecordBatch, texts: Sequence[str | None], generations: Sequence[Generation]) -> None:
-        """Append source rows with their texts and generations."""
+    def write(
+        self, batch: pa.RecordBatch, texts: Sequence[str | None], generations: Sequence[Generation]
+    ) -> pa.RecordBatch:
+        """Append source rows with their texts and generations; return them as they are published."""
         added = {
             self._text_column: pa.array(texts, self._schema.field(self._text_column).type),
             "generation": pa.array([asdict(generation) for generation in generations], GENERATION_TYPE),
         }
         columns = [added[name] if name in added else batch.column(name) for name in self._schema.names]
-        self._gathered.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
-        self._gathered_rows += len(batch)
-        self.num_rows += len(batch)
+        rows = pa.RecordBatch.from_arrays(columns, schema=self._schema)
+        self.append([rows])
+        return rows
+
+    def append(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Append rows that have the output's columns already."""
+        self._gathered += batches
+        count = sum(map(len, batches))
+        self._gathered_rows += count
+        self.num_rows += count
         if self._gathered_rows >= _ROW_GROUP_ROWS:
             self._flush()
 
     def _flush(self) -> None:
         if self._gathered:
-            self._writer.write_table(pa.Table.from_batches(self._gathered), row_group_size=_ROW_GROUP_ROWS)
+            table = pa.Table.from_batches(self._gathered)
+            self._digest.update(_digested(table, self._text_column))
+            self._writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
         self._gathered, self._gathered_rows = [], 0
 
-    def publish(self, expected_rows: int, facts: Mapping[str, Any]) -> None:
-        """Close the file with the run's facts in its metadata, read its row count back, and give it its name.
+    def finish(self, expected_rows: int, facts: Mapping[str, Any]) -> None:
+        """Close the file with the run's facts in its metadata and read its row count back.
 
         Raises ReconciliationError if the count is not the one expected; the file published before stays.
         """
         self._flush()
+        facts = {**facts, "texts": self._digest.hexdigest()}
         self._writer.add_key_value_metadata({_METADATA_KEY: json.dumps(facts)})
         self._writer.close()
         found = pq.ParquetFile(self._temporary, pre_buffer=False).metadata.num_rows
@@ -83,6 +124,13 @@ class OutputWriter:
             raise ReconciliationError(
                 f"{self._path} was withheld: {expected_rows} rows in, {self.num_rows} written, {found} read back"
             )
+
+    def is_as_published(self) -> bool:
+        """Say whether the finished file has the rows, texts and keys of the one that it would replace."""
+        return self._path.is_file() and _same_rows(self._temporary, self._path)
+
+    def publish(self) -> None:
+        """Give the finished file its name."""
         durable.publish(self._temporary, self._path)
 
     def __enter__(self) -> OutputWriter:
@@ -93,6 +141,46 @@ class OutputWriter:
     ) -> None:
         self._writer.close()
         self._temporary.unlink(missing_ok=True)
+
+
+def _digested(table: pa.Table, text_column: str) -> list[pa.ChunkedArray]:
+    generation = table["generation"]
+    return [table[text_column], pc.struct_field(generation, "status"), pc.struct_field(generation, "key")]
+
+
+def _same_rows(one: Path, other: Path) -> bool:
+    with pq.ParquetFile(one, pre_buffer=False) as a, pq.ParquetFile(other, pre_buffer=False) as b:
+        if not a.schema_arrow.equals(b.schema_arrow) or a.metadata.num_rows != b.metadata.num_rows:
+            return False
+        return all(_comparable(x).equals(_comparable(y)) for x, y in zip(_aligned(a), _aligned(b), strict=True))
+
+
+def _aligned(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Yield batches of one size to the last, which `iter_batches` does only within what a file's row groups allow."""
+    rest: list[pa.RecordBatch] = []
+    for batch in file.iter_batches(_ROW_GROUP_ROWS):
+        rest.append(batch)
+        while sum(map(len, rest)) >= _ROW_GROUP_ROWS:
+            whole = pa.Table.from_batches(rest).combine_chunks()
+            yield whole.slice(0, _ROW_GROUP_ROWS)
+            rest = whole.slice(_ROW_GROUP_ROWS).to_batches()
+    yield pa.Table.from_batches(rest, file.schema_arrow)
+
+
+def _comparable(table: pa.Table) -> pa.Table:
+    generation = table["generation"]
+    key, flags = pc.struct_field(generation, "key"), pc.struct_field(generation, "flags")
+    return table.drop_columns(["generation"]).append_column("key", key).append_column("flags", flags)
+
+
+def is_intact(path: Path, facts: Mapping[str, Any], text_column: str) -> bool:
+    """Say whether texts, statuses and keys of a published file are still those that its run wrote."""
+    digest = _TextsDigest()
+    columns = [text_column, "generation.status", "generation.key"]
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            digest.update(_digested(file.read_row_group(group, columns), text_column))
+    return digest.hexdigest() == facts.get("texts")
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported anywhere
 
+import polars as pl
 import pytest
 import torch
 from hypothesis import settings
 from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from enrich import RunConfig, job
 
 # CI tries the same examples every time, so that a red run means a change; elsewhere each run tries new ones.
 settings.register_profile("ci", derandomize=True)
@@ -65,3 +70,16 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def enrich(tmp_path: Path, tiny_gpt2: Path) -> Callable[..., job.Summary]:
+    def run(catalog: Path | pl.DataFrame, name: str = "out.parquet", **options: Any) -> job.Summary:
+        should_stop = options.pop("should_stop", lambda: 0)
+        if isinstance(catalog, pl.DataFrame):
+            catalog.write_parquet(tmp_path / "catalog.parquet")
+            catalog = tmp_path / "catalog.parquet"
+        options = {"model": str(tiny_gpt2), "max_new_tokens": 12, "commit_rows": 10} | options
+        return job.run(RunConfig(str(catalog), str(tmp_path / name), **options), should_stop=should_stop)
+
+    return run

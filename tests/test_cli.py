@@ -73,7 +73,8 @@ def test_a_run_prints_the_mapping_and_one_json_line_last(tmp_path: Path, tiny_gp
     summary = json.loads(done.stdout.splitlines()[-1])
     assert list(summary) == [
         "rows", "generated", "reused", "kept", "quarantined", "prompt_tokens", "generated_tokens", "seconds",
-        "tokens_per_second", "padding_waste", "resumed_rows", "output", "run_id",
+        "tokens_per_second", "padding_waste", "resumed_rows", "output", "run_id", "edited",
+        "skipped", "pending", "unchanged", "drift",
     ]  # fmt: skip
     assert summary["rows"] == 20
     assert "title=title" in done.stderr
@@ -185,7 +186,7 @@ def test_a_second_run_exits_75_while_the_first_one_holds_the_output(tmp_path: Pa
             time.sleep(0.05)
         done = enrich(*options)
         assert done.returncode == 75
-        assert "another run is writing" in done.stderr
+        assert "is being written by process" in done.stderr
     finally:
         first.kill()
         first.wait()

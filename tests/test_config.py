@@ -12,6 +12,8 @@ from enrich.errors import ConfigError
 
 NOT_TEXT = {
     "catalog", "output", "device", "dtype", "batch_size", "batch_tokens", "commit_rows", "commit_seconds", "restart",
+    "previous", "fresh", "changes", "max_time", "deadline", "publish_partial", "max_quarantined", "max_drift", "shard",
+    "metrics_file", "exit_code_unchanged",
 }  # fmt: skip
 
 

@@ -8,8 +8,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "enrich"
-NOUNS = {"catalog", "categories", "prompts", "keys", "buckets", "checkpoint", "output", "engine", "quality"}
-SHARED = {"config", "errors", "product", "generation", "durable"}
+NOUNS = {
+    "catalog",
+    "categories",
+    "prompts",
+    "keys",
+    "buckets",
+    "checkpoint",
+    "output",
+    "engine",
+    "quality",
+    "reuse",
+    "changes",
+    "lock",
+}
+SHARED = {"config", "errors", "product", "generation", "durable", "clock", "shard", "summary"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -60,3 +73,10 @@ def test_nothing_is_pickled_and_no_remote_code_is_run(path: Path) -> None:
     assert "trust_remote_code=True" not in source
     assert not {name.split(".")[0] for name in imports(path)} & {"pickle", "cloudpickle", "joblib", "dill"}
     assert "torch.load(" not in source
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room(path) == "stages"], ids=str)
+def test_stages_are_told_by_the_job_alone(path: Path) -> None:
+    assert rooms_used(path).isdisjoint({"job", "cli", "finetune", "status"})
+    users = {room(other) for other in MODULES if "stages" in rooms_used(other)}
+    assert users == {"job"}

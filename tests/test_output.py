@@ -9,7 +9,7 @@ import pytest
 
 from enrich.errors import CatalogError, ReconciliationError
 from enrich.generation import GENERATION_TYPE, Generation
-from enrich.output import OutputWriter, output_schema, read_facts, read_texts
+from enrich.output import OutputWriter, is_intact, output_schema, read_facts, read_texts
 
 BATCH = pa.record_batch({"sku": ["a", "b"], "description": [None, "old"], "tags": [["x"], []]})
 DONE = Generation("generated", key="k", seed=5, flags=("cut_to_sentence",), generated_at=datetime.now(UTC))
@@ -30,7 +30,8 @@ def test_source_columns_metadata_texts_and_facts_are_read_back(tmp_path: Path) -
     source = BATCH.replace_schema_metadata({"owner": "shop"})
     with OutputWriter(path, source.schema, "description") as writer:
         writer.write(source, ["new", "old"], [DONE, Generation("kept")])
-        writer.publish(2, {"rows": 2})
+        writer.finish(2, {"rows": 2})
+        writer.publish()
     table = pq.read_table(path)
     assert table.drop_columns(["description", "generation"]).equals(
         pa.Table.from_batches([BATCH]).drop_columns("description")
@@ -40,7 +41,10 @@ def test_source_columns_metadata_texts_and_facts_are_read_back(tmp_path: Path) -
     assert table["generation"][0].as_py()["flags"] == ["cut_to_sentence"]
     assert table["generation"][1].as_py()["status"] == "kept"
     assert table.schema.metadata[b"owner"] == b"shop"
-    assert read_facts(path) == {"rows": 2}
+    facts = read_facts(path)
+    assert facts["rows"] == 2
+    assert is_intact(path, facts, "description")
+    assert not is_intact(path, facts | {"texts": "0"}, "description")
     assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
     assert [found.name for found in tmp_path.iterdir()] == ["out.parquet"]
 
@@ -53,7 +57,8 @@ def test_a_wrong_count_publishes_nothing_and_keeps_the_old_file(tmp_path: Path) 
         OutputWriter(path, BATCH.schema, "description") as writer,
     ):
         writer.write(BATCH, ["a", "b"], [DONE, DONE])
-        writer.publish(3, {})
+        writer.finish(3, {})
+        writer.publish()
     assert path.read_bytes() == b"last night"
     assert [found.name for found in tmp_path.iterdir()] == ["out.parquet"]
 
@@ -71,14 +76,16 @@ def test_what_a_killed_run_left_is_written_over(tmp_path: Path) -> None:
     writer = OutputWriter(path, BATCH.schema, "description")
     writer.write(BATCH, ["a", "b"], [DONE, DONE])  # and no more: killed
     with OutputWriter(path, BATCH.schema, "description") as writer:
-        writer.publish(0, {})
+        writer.finish(0, {})
+        writer.publish()
     assert [found.name for found in tmp_path.iterdir()] == ["out.parquet"]
 
 
 def test_no_rows_make_a_file_with_the_same_schema(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     with OutputWriter(path, BATCH.schema, "description") as writer:
-        writer.publish(0, {})
+        writer.finish(0, {})
+        writer.publish()
     assert pq.read_table(path).num_rows == 0
     assert pq.read_schema(path).names == ["sku", "description", "tags", "generation"]
 

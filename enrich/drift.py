@@ -1,0 +1,69 @@
+"""Drift: how far tonight's texts are from last night's, in a few plain figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from enrich.generation import EDITED, GENERATED, QUARANTINED, REUSED, Generation
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the generated texts of an output are like; the shares are of its rows that were to have one."""
+
+    mean_words: float
+    repeated: float  # share with a sentence that stood there twice
+    flagged: float  # share with any flag
+    quarantined: float
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> Profile | None:
+        """Return the profile in an output's facts, if it has one."""
+        try:
+            return cls(**{field.name: float(facts["profile"][field.name]) for field in fields(cls)})
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def as_dict(self) -> dict[str, float]:
+        """Return it in JSON's types."""
+        return asdict(self)
+
+    def drift_from(self, before: Profile) -> tuple[float, str]:
+        """Return the largest change and what has changed: of lengths the ratio less one, of shares the difference."""
+        longer = max(self.mean_words, before.mean_words)
+        shorter = min(self.mean_words, before.mean_words)
+        changes = {"mean_words": longer / shorter - 1 if shorter else float(longer > 0)}
+        changes |= {
+            name: abs(getattr(self, name) - getattr(before, name)) for name in ("repeated", "flagged", "quarantined")
+        }
+        worst = max(changes, key=lambda name: changes[name])
+        return changes[worst], f"{worst} was {getattr(before, worst):.4g}, is {getattr(self, worst):.4g}"
+
+
+class Profiler:
+    """Adds up a profile row by row."""
+
+    def __init__(self) -> None:
+        self._texts = self._words = self._repeated = self._flagged = self._quarantined = 0
+
+    def add(self, text: str | None, generation: Generation) -> None:
+        """Count a row; rows that a person wrote, and those without a product of their own, do not count."""
+        if generation.status == QUARANTINED:
+            self._quarantined += 1
+        elif generation.status in (GENERATED, REUSED) and text:
+            self._texts += 1
+            self._words += len(text.split())
+            self._repeated += "repeated_sentence" in generation.flags
+            self._flagged += any(flag != EDITED for flag in generation.flags)
+
+    def profile(self) -> Profile:
+        """Return the profile of the rows so far."""
+        texts, rows = max(self._texts, 1), max(self._texts + self._quarantined, 1)
+        return Profile(
+            round(self._words / texts, 2),
+            round(self._repeated / texts, 4),
+            round(self._flagged / texts, 4),
+            round(self._quarantined / rows, 4),
+        )

@@ -1,0 +1,322 @@
+"""Reuse: the texts of earlier runs, found again by their keys.
+
+The file published last is the cache; there is no second store to keep in step. So are the parts of a checkpoint whose
+catalog has changed since. Of each earlier row only its key stays in memory; texts are read when they are wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from enrich.generation import (
+    EDITED,
+    GENERATED,
+    GENERATION_TYPE,
+    KEPT,
+    QUARANTINED,
+    REUSED,
+    Generation,
+    Outcome,
+    text_digest,
+)
+
+_BATCH_ROWS = 65_536
+_MOST_PARTITIONS = 256  # as many files are open at once
+_METADATA_KEY = b"enrich.run"
+
+
+class WantedRows:
+    """The rows that need a text, with their keys: 24 bytes a row."""
+
+    def __init__(self) -> None:
+        self._ordinals = array("q")
+        self._keys = bytearray()
+
+    def add(self, ordinal: int, key: str) -> None:
+        """Add a row; ordinals must rise."""
+        self._ordinals.append(ordinal)
+        self._keys += bytes.fromhex(key)
+
+    def __len__(self) -> int:
+        return len(self._ordinals)
+
+    def key(self, ordinal: int) -> str:
+        """Return the key of a row that was added."""
+        index = int(np.searchsorted(self.ordinals, ordinal))
+        return self._keys[16 * index : 16 * index + 16].hex()
+
+    @property
+    def ordinals(self) -> np.ndarray:
+        """The rows' ordinals, rising, int64."""
+        return np.frombuffer(self._ordinals, dtype=np.int64) if self._ordinals else np.empty(0, np.int64)
+
+    def frame(self) -> pl.DataFrame:
+        """Return the columns `ordinal` and `key` (16 bytes)."""
+        keys = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(16), len(self), [None, pa.py_buffer(bytes(self._keys))]
+        ).cast(pa.binary())
+        return pl.DataFrame({"ordinal": self.ordinals, "key": pl.Series(pl.from_arrow(keys), dtype=pl.Binary)})
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A Parquet file with texts, and the position of its first row among all earlier rows."""
+
+    path: Path
+    text_column: str
+    id_column: str | None
+    first: int
+    published: bool  # by a run, so that a text that differs from its digest was edited, not damaged
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield (position of the first row, batch)."""
+        position = self.first
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
+                yield position, batch
+                position += len(batch)
+
+
+class Earlier:
+    """The texts of earlier runs: of the file published last, and of checkpoints left behind.
+
+    `notes` says what was found but can't be used, and why.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.num_rows = 0
+        self._sources: list[_Source] = []
+        self._keys: list[pl.DataFrame] = []
+        self._edited_keys: dict[str, int] = {}
+        self._edited_ids: dict[str, int] = {}
+
+    def add_published(self, path: Path, *, version: str, text_column: str) -> None:
+        """Take in a file that a run has published; one that can't be trusted is left out, with a note."""
+        try:
+            with pq.ParquetFile(path, pre_buffer=False) as file:
+                schema = file.schema_arrow
+                facts = json.loads((file.metadata.metadata or {}).get(_METADATA_KEY, b"{}"))
+            reason = _distrust(schema, facts, version, text_column)
+            if reason is None:
+                id_column = facts["roles"].get("id")
+                self._add(path, text_column, id_column if id_column in schema.names else None, published=True)
+        except (OSError, pa.ArrowException, ValueError, KeyError, AttributeError) as error:
+            reason = f"can't be read ({error})"
+        if reason is not None:
+            self.notes.append(f"{path} {reason}: none of its texts is reused")
+
+    def add_parts(self, directory: Path) -> None:
+        """Take in the parts of a checkpoint; damaged ones are left out, with a note."""
+        for path in sorted(directory.glob("*.parquet")):
+            try:
+                self._add(path, "text", None, published=False)
+            except (OSError, pa.ArrowException, ValueError) as error:
+                self.notes.append(f"{path} can't be read ({error}): its texts are generated anew")
+
+    def _add(self, path: Path, text_column: str, id_column: str | None, *, published: bool) -> None:
+        source = _Source(path, text_column, id_column, self.num_rows, published)
+        columns = [text_column, "generation", *([id_column] if id_column else [])]
+        frames, edited_keys, edited_ids, end = [], {}, {}, self.num_rows
+        for position, batch in source.batches(columns):
+            frame, edited = _usable(source, position, batch)
+            frames.append(frame)
+            edited_keys.update(edited)
+            if id_column:
+                ids = batch.column(id_column)
+                edited_ids.update({str(ids[place - position]): place for place in edited.values()})
+            end = position + len(batch)
+        self._sources.append(source)
+        self._keys += frames
+        self._edited_keys |= edited_keys
+        self._edited_ids |= edited_ids
+        self.num_rows = end
+
+    @property
+    def num_edited(self) -> int:
+        """How many texts a person has changed since they were published."""
+        return len(self._edited_keys)
+
+    def edited_position(self, product_id: str, key: str) -> int | None:
+        """Return where a text stands that a person wrote over this row's, if one did."""
+        found = self._edited_keys.get(key)
+        return self._edited_ids.get(product_id) if found is None and product_id else found
+
+    def match(self, wanted: WantedRows, edited: dict[int, int]) -> Carried:
+        """Find the wanted rows' texts by key; `edited` gives the positions of further ones by ordinal."""
+        keys = pl.concat(self._keys) if self._keys else pl.DataFrame(schema={"key": pl.Binary, "position": pl.Int64})
+        by_key = wanted.frame().filter(~pl.col("ordinal").is_in(list(edited)))
+        found = by_key.join(keys.unique("key", keep="first"), on="key", how="inner")
+        ordinals = np.concatenate([found["ordinal"].to_numpy(), np.fromiter(edited, np.int64, len(edited))])
+        positions = np.concatenate([found["position"].to_numpy(), np.fromiter(edited.values(), np.int64, len(edited))])
+        order = np.argsort(ordinals)
+        written_over = np.sort(np.fromiter(self._edited_keys.values(), np.int64, len(self._edited_keys)))
+        return Carried(self._sources, ordinals[order], positions[order], written_over)
+
+
+def _distrust(schema: pa.Schema, facts: dict, version: str, text_column: str) -> str | None:  # type: ignore[type-arg]
+    """Say why a file's texts can't be taken for those of a run of this version, if so."""
+    if not facts:
+        return "was not written by `enrich run`"
+    if facts["versions"]["enrich"] != version:
+        return f"was written by version {facts['versions']['enrich']}"
+    if "generation" not in schema.names or schema.field("generation").type != GENERATION_TYPE:
+        return "has no column 'generation' of this version's form"
+    if text_column not in schema.names or not (
+        pa.types.is_string(schema.field(text_column).type) or pa.types.is_large_string(schema.field(text_column).type)
+    ):
+        return f"has no text column {text_column!r}"
+    return None
+
+
+def _usable(source: _Source, first: int, batch: pa.RecordBatch) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return the keys and positions of the rows that can be carried over, and of those among them that were edited."""
+    texts = batch.column(source.text_column).to_pylist()
+    generation = batch.column("generation")
+    statuses, keys, digests, flags = (
+        pc.struct_field(generation, name).to_pylist() for name in ("status", "key", "text_digest", "flags")
+    )
+    usable: list[bytes] = []
+    positions: list[int] = []
+    edited: dict[str, int] = {}
+    for place, (text, status, key, digest, marks) in enumerate(zip(texts, statuses, keys, digests, flags, strict=True)):
+        if key is None or len(key) != 32:
+            continue
+        if status in (GENERATED, REUSED, KEPT):
+            if not text or not digest:
+                continue  # emptied by hand: to be written anew
+            if text_digest(text) != digest or EDITED in (marks or ()):
+                if not source.published:
+                    continue
+                edited[key] = first + place
+        elif status != QUARANTINED:
+            continue
+        usable.append(bytes.fromhex(key))
+        positions.append(first + place)
+    frame = pl.DataFrame({"key": usable, "position": positions}, schema={"key": pl.Binary, "position": pl.Int64})
+    return frame, edited
+
+
+class Carried:
+    """Rows whose texts are carried over: `ordinals` (rising) of this run, `positions` among the earlier rows."""
+
+    def __init__(
+        self, sources: Sequence[_Source], ordinals: np.ndarray, positions: np.ndarray, edited_positions: np.ndarray
+    ) -> None:
+        self._sources = sources
+        self._ordinals, self._positions = ordinals, positions
+        self._edited_positions = edited_positions
+
+    def __len__(self) -> int:
+        return len(self._ordinals)
+
+    def __contains__(self, ordinal: int) -> bool:
+        index = int(np.searchsorted(self._ordinals, ordinal))
+        return index < len(self._ordinals) and int(self._ordinals[index]) == ordinal
+
+    def without(self, is_done: Iterable[bool]) -> Carried:
+        """Leave out the rows for which `is_done`, one for each of `ordinals`, holds."""
+        left = ~np.fromiter(is_done, bool, len(self))
+        return Carried(self._sources, self._ordinals[left], self._positions[left], self._edited_positions)
+
+    @property
+    def ordinals(self) -> list[int]:
+        """The rows' ordinals, rising."""
+        ordinals: list[int] = self._ordinals.tolist()
+        return ordinals
+
+    @property
+    def edited(self) -> np.ndarray:
+        """The positions among them whose texts a person has changed."""
+        return np.intersect1d(self._positions, self._edited_positions)
+
+    @cached_property
+    def _in_order(self) -> bool:
+        return bool(np.all(np.diff(self._positions) > 0))
+
+    def outcomes(self, ranges: Iterable[tuple[int, int]], scratch: Path) -> Iterator[dict[int, Outcome]]:
+        """For each range of ordinals [first, end), rising, yield its outcomes by ordinal.
+
+        Rows that have kept their order are read as they stand. Others are sorted through files in the directory
+        `scratch`, which is made and removed, so that memory holds one part of them at a time.
+        """
+        chunks = self._read() if self._in_order else self._sorted(scratch)
+        held: dict[int, Outcome] = {}
+        last = -1
+        for first, end in ranges:
+            while last < end - 1 and (chunk := next(chunks, None)) is not None:
+                for outcome in chunk:
+                    held[outcome.ordinal] = outcome
+                    last = outcome.ordinal
+            yield {ordinal: held.pop(ordinal) for ordinal in range(first, end) if ordinal in held}
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """Yield ordinal, text, generation, edited in the order in which the earlier rows stand."""
+        by_position = np.argsort(self._positions)
+        positions, ordinals = self._positions[by_position], self._ordinals[by_position]
+        for source in self._sources:
+            for first, batch in source.batches([source.text_column, "generation"]):
+                begin, end = np.searchsorted(positions, [first, first + len(batch)])
+                if begin == end:
+                    continue
+                taken = batch.take(pa.array(positions[begin:end] - first))
+                yield pa.table(
+                    {
+                        "ordinal": pa.array(ordinals[begin:end]),
+                        "text": taken.column(source.text_column).cast(pa.string()),
+                        "generation": taken.column("generation"),
+                        "edited": pa.array(np.isin(positions[begin:end], self._edited_positions)),
+                    }
+                )
+
+    def _read(self) -> Iterator[list[Outcome]]:
+        return map(_outcomes, self._tables())
+
+    def _sorted(self, scratch: Path) -> Iterator[list[Outcome]]:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        highest = int(self._ordinals[-1]) + 1
+        rows = max(_BATCH_ROWS, -(-highest // _MOST_PARTITIONS))
+        writers: dict[int, pq.ParquetWriter] = {}
+        try:
+            for table in self._tables():
+                numbers = table["ordinal"].to_numpy() // rows
+                for number in np.unique(numbers).tolist():
+                    if number not in writers:
+                        path = scratch / f"{number:03d}.parquet"
+                        writers[number] = pq.ParquetWriter(path, table.schema, compression="lz4")
+                    writers[number].write_table(table.filter(pa.array(numbers == number)))
+            for number in sorted(writers):
+                writers[number].close()
+                yield _outcomes(pq.read_table(scratch / f"{number:03d}.parquet").sort_by("ordinal"))
+        finally:
+            for writer in writers.values():
+                writer.close()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _outcomes(table: pa.Table) -> list[Outcome]:
+    outcomes = []
+    for row in table.to_pylist():
+        generation = row["generation"]
+        flags = tuple(generation["flags"] or ())
+        if row["edited"]:
+            status, flags = KEPT, flags if EDITED in flags else (*flags, EDITED)
+        else:
+            status = QUARANTINED if generation["status"] == QUARANTINED else REUSED
+        outcomes.append(
+            Outcome(row["ordinal"], row["text"], replace(Generation(**(generation | {"flags": flags})), status=status))
+        )
+    return outcomes

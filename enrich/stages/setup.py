@@ -1,0 +1,202 @@
+"""Setting up: what the stages of a run share, opened and checked before anything is generated."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template
+
+import enrich
+from enrich.catalog import Catalog, RoleOptions
+from enrich.catalog.sharded import ShardOfCatalog
+from enrich.categories import Categories, Category
+from enrich.checkpoint import Checkpoint
+from enrich.clock import Deadline
+from enrich.config import RunConfig
+from enrich.engine.loading import ModelFiles, Tokenizer, find_model, load_model, pick_device, pick_dtype
+from enrich.engine.protocol import Engine, EngineStats, SamplingParams
+from enrich.errors import CatalogError, ConfigError, Interrupted
+from enrich.keys import digest
+from enrich.product import Product
+from enrich.prompts import compile_template, read_template
+
+log = logging.getLogger("enrich")
+
+CHECKPOINT = ".checkpoint"
+LEFT_BEHIND = ".checkpoint.old"  # parts of checkpoints whose catalog has changed since
+
+
+@dataclass
+class Run:
+    """What the stages of a run share."""
+
+    config: RunConfig
+    catalog: Catalog | ShardOfCatalog
+    files: ModelFiles
+    categories: Categories
+    params: SamplingParams
+    should_stop: Callable[[], int]
+    deadline: Deadline
+    stats: EngineStats = field(default_factory=EngineStats)
+    generating_seconds: float = 0.0
+
+    @cached_property
+    def device(self) -> str:
+        """`cpu`, `cuda` or `mps`."""
+        return pick_device(self.config.device)
+
+    @cached_property
+    def dtype(self) -> str:
+        """The weights' number format, as torch names it."""
+        return pick_dtype(self.config.dtype, self.device)
+
+    @cached_property
+    def templates(self) -> dict[Category, Template]:
+        """The categories' prompt templates, compiled."""
+        return {category: compile_template(category.template, category.name) for category in self.categories}
+
+    def template(self, product: Product) -> Template:
+        """Return the prompt template for a product."""
+        return self.templates[self.categories.of(product)]
+
+    def is_kept(self, product: Product) -> bool:
+        """Say whether the product has a description that stays."""
+        return bool(product.description) and not self.config.overwrite
+
+    def beside_output(self, suffix: str) -> Path:
+        """Return the output's path with something put behind its name."""
+        return self.config.output_path.with_name(self.config.output_path.name + suffix)
+
+    @property
+    def longest_prompt(self) -> int:
+        """How many tokens a prompt may have if all new ones are to fit behind it."""
+        return self.files.context - self.params.max_new_tokens
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of texts that were generated, over the time spent on that, model loading left out."""
+        return self.stats.generated_tokens / self.generating_seconds if self.generating_seconds else 0.0
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, loaded when the first prompt needs it."""
+        return Tokenizer(self.files)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Return the engine, its weights loaded when the first row needs them."""
+        from enrich.engine.reference import ReferenceEngine
+
+        log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
+        model = load_model(self.files, self.device, self.dtype)
+        return ReferenceEngine(model, self.tokenizer.end_token_id, self.params, self.stats)
+
+
+def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
+    """Open what the run needs, cheapest checks first; no weights yet."""
+    template = read_template(Path(config.template)) if config.template else None
+    told = RoleOptions(
+        config.id_column, config.title_column, config.category_column, config.description_column, config.attributes
+    )
+    whole = Catalog(
+        Path(config.catalog), told, delimiter=config.delimiter, encoding=config.encoding, limit=config.limit
+    )
+    _check_columns(whole, config)
+    shard = config.which_shard()
+    catalog = ShardOfCatalog(whole, shard) if shard else whole
+    if config.changes and catalog.roles.id is None:
+        raise ConfigError("--changes needs a column of product ids; name it with --id-column")
+    for note in catalog.notes:
+        log.warning("%s", note)
+    log.info("%s: %s", config.catalog, catalog.roles.summary())
+    files = find_model(config.model, config.revision)
+    params = SamplingParams(
+        config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.repetition_penalty
+    )
+    deadline = Deadline(config.seconds_left())
+    return Run(config, catalog, files, Categories(template), params, should_stop, deadline)
+
+
+def _check_columns(catalog: Catalog, config: RunConfig) -> None:
+    if "generation" in catalog.schema.names:
+        raise CatalogError(
+            f"{catalog.path}: has a column 'generation', which the output needs for itself; rename it. (Is it an"
+            " enriched file? Run the catalog it was made from.)"
+        )
+    column = config.output_column
+    if column in catalog.schema.names and column != catalog.roles.description and not config.overwrite:
+        raise CatalogError(
+            f"{catalog.path}: has a column {column!r} beside the existing descriptions in"
+            f" {catalog.roles.description!r}; name another with --output-column, or --overwrite it"
+        )
+
+
+def fingerprint(run: Run) -> dict[str, Any]:
+    """Return what the texts depend on, save for the number format, which is not known before torch is loaded."""
+    options = run.config.text_options() | {"template": digest(run.categories.sources())}
+    return {
+        "enrich version": enrich.__version__,
+        "catalog content": run.catalog.identity,
+        "model files": run.files.revision,
+        **options,
+    }
+
+
+def open_checkpoint(run: Run) -> Checkpoint:
+    """Open the run's checkpoint, or begin one.
+
+    One that was begun with another catalog is set aside: what it holds is found by key. Raises CheckpointMismatch if
+    it was begun with other options.
+    """
+    config = run.config
+    bound_to = fingerprint(run) | {"dtype": run.dtype}
+    directory, left_behind = run.beside_output(CHECKPOINT), run.beside_output(LEFT_BEHIND)
+    if config.restart:
+        shutil.rmtree(left_behind, ignore_errors=True)
+    elif Checkpoint.set_aside(directory, bound_to, but="catalog content", aside=left_behind):
+        log.info("the catalog has changed since the run in %s was broken off; its texts are reused", directory)
+    checkpoint = Checkpoint.open(
+        directory,
+        bound_to,
+        run_id=new_run_id(),
+        restart=config.restart,
+        commit_rows=config.commit_rows,
+        commit_seconds=config.commit_seconds,
+    )
+    for note in checkpoint.notes:
+        log.warning("%s", note)
+    return checkpoint
+
+
+def ranges(catalog: Catalog | ShardOfCatalog) -> Iterator[tuple[int, int]]:
+    """Yield the ordinals [first, end) of each of the catalog's batches."""
+    first = 0
+    for batch, _ in catalog.batches():
+        yield first, first + len(batch)
+        first += len(batch)
+
+
+def stop_if_asked(run: Run, state: str) -> None:
+    """Raise Interrupted, with a word on the state of things, if the run was asked to stop."""
+    signal_number = run.should_stop()
+    if signal_number:
+        raise Interrupted(signal_number, f"stopped by {signal.Signals(signal_number).name}: {state}")
+
+
+def committed(checkpoint: Checkpoint) -> str:
+    """Say how many rows are safe."""
+    return f"{checkpoint.num_done:,} rows are done and committed; the same command goes on from there"
+
+
+def new_run_id() -> str:
+    """Make an id that sorts by time."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
