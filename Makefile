@@ -2,6 +2,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
+AIRFLOW_VENV ?= .airflow-venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := sample_catalogs/home.enriched.parquet
@@ -9,7 +10,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint samples train-default clean
+.PHONY: help run enrich status nightly bench test test-fast airflow-test lint samples train-default clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,11 +22,29 @@ run: $(DEMO) ## Enrich a sample catalog with the embedded model and show three o
 $(DEMO): sample_catalogs/home.parquet $(VENV)/.core
 	$(BIN)/enrich run sample_catalogs/home.parquet -o $@
 
+enrich: $(VENV)/.core ## Enrich a catalog: make enrich CATALOG=file [OUT=file]
+	@test -n "$(CATALOG)" || { echo "make enrich CATALOG=file [OUT=file]"; exit 2; }
+	$(BIN)/enrich run "$(CATALOG)" $(if $(OUT),-o "$(OUT)")
+
+status: $(VENV)/.core ## Show how far the run is that writes a file: make status OUT=file
+	@test -n "$(OUT)" || { echo "make status OUT=file"; exit 2; }
+	@$(BIN)/enrich status "$(OUT)"
+
+nightly: $(VENV)/.core ## Run the nightly job once, as cron would: make nightly CATALOG=file [OUT=file]
+	@test -n "$(CATALOG)" || { echo "make nightly CATALOG=file [OUT=file]"; exit 2; }
+	jobs/nightly.sh "$(CATALOG)" $(if $(OUT),-o "$(OUT)")
+
+bench: $(VENV)/.core ## Measure the speed beside that of the transformers pipeline
+	$(BIN)/python benchmarks/bench_run.py
+
 test: $(VENV)/.dev lint ## Run the whole test suite, lint and types
 	$(BIN)/pytest
 
 test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not airflow"
+
+airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a real Airflow, in an environment of its own
+	AIRFLOW_VENV=$(AIRFLOW_VENV) $(BIN)/pytest -m airflow tests/integration/test_airflow.py
 
 lint: $(VENV)/.dev ## Check style, format and types
 	$(BIN)/ruff check .
@@ -35,14 +54,13 @@ lint: $(VENV)/.dev ## Check style, format and types
 samples: $(VENV)/.core ## Write the sample catalogs anew
 	$(BIN)/python sample_catalogs/make_samples.py
 
-train-default: $(VENV)/.dev ## Train the embedded model anew: make train-default CORPUS=retail_demo_store.parquet
-	@test -f "$(CORPUS)" || { echo "CORPUS=FILE names the Retail Demo Store texts as Parquet; docs/models.md says where they come from"; exit 2; }
-	mkdir -p build
-	$(BIN)/python jobs/home_mini_corpus.py $(CORPUS) build/home-mini-training.parquet
-	$(BIN)/enrich finetune build/home-mini-training.parquet --from-scratch mini --steps 3600 -o build/home-mini
+train-default: $(VENV)/.dev ## Train the embedded model anew: make train-default CORPUS=directory of the two corpora
+	@test -f "$(CORPUS)/retail_demo_store.parquet" -a -f "$(CORPUS)/vespa_ecommerce.parquet" || { echo "CORPUS=DIRECTORY names where retail_demo_store.parquet and vespa_ecommerce.parquet lie; docs/models.md says where they come from"; exit 2; }
+	$(BIN)/python jobs/home_mini $(CORPUS)/retail_demo_store.parquet $(CORPUS)/vespa_ecommerce.parquet build/home-mini-data
+	$(BIN)/enrich finetune build/home-mini-data/training.parquet --validation build/home-mini-data/validation.parquet --template jobs/home_mini/prompt.j2 --from-scratch mini --steps 5900 --dropout 0.1 -o build/home-mini
 
 clean: ## Remove the virtual environment and what was built
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
+	rm -rf $(VENV) $(AIRFLOW_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
@@ -52,4 +70,10 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(AIRFLOW_VENV)/.done: jobs/airflow/constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
+	$(PYTHON) -m venv $(AIRFLOW_VENV)
+	$(AIRFLOW_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $< apache-airflow apache-airflow-providers-standard
 	@touch $@
