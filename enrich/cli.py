@@ -313,6 +313,12 @@ def show(output: str, rows: int) -> None:
     type=click.Path(path_type=Path),
     help="Measure on these texts instead of on held-out products.",
 )
+@click.option(
+    "--template",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Jinja2 file to render prompts with, kept with the model for its runs.",
+)
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps.  [default: 4800]")
 @click.option("--batch-size", type=click.IntRange(1), help="Texts in a step.  [default: 16]")
 @click.option("--learning-rate", type=float, help="Peak of the schedule.  [default: 0.0012]")
@@ -325,6 +331,7 @@ def finetune(
     catalogs: tuple[Path, ...],
     output: Path,
     validation: Path | None,
+    template: Path | None,
     base: str | None,
     size: str | None,
     **recipe: Any,
@@ -344,8 +351,40 @@ def finetune(
     _set_up_logging(quiet=False, verbose=False)
     from enrich import finetune as training
 
-    metrics = training.finetune(catalogs, output, validation=validation, base=base, size=size, settings=recipe)
+    metrics = training.finetune(
+        catalogs, output, validation=validation, template=template, base=base, size=size, settings=recipe
+    )
     click.echo(json.dumps(metrics))
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("catalog", type=click.Path(path_type=Path))
+@click.option("--texts", "num_texts", type=click.IntRange(1), default=500, show_default=True, help="Texts to generate.")
+@click.option(
+    "--training",
+    metavar="CATALOG",
+    type=click.Path(path_type=Path),
+    help="Catalog that the models were trained on, to find what they copy from it.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line in place of the table.")
+def evaluate(models: tuple[str, ...], catalog: Path, num_texts: int, training: Path | None, as_json: bool) -> None:
+    """Measure models on the descriptions of CATALOG, which they should not have seen, and on texts of their own.
+
+    \b
+    Examples:
+      enrich evaluate home-mini ./my-model held-out.parquet
+      enrich evaluate ./my-model held-out.parquet --training catalog.parquet --texts 200
+    """
+    _set_up_logging(quiet=True, verbose=False)
+    from enrich import evaluate as evaluation
+
+    found = evaluation.evaluate(models, catalog, num_texts=num_texts, training=training)
+    if as_json:
+        for one in found:
+            click.echo(json.dumps(dataclasses.asdict(one)))
+    else:
+        click.echo(evaluation.as_table(found))
 
 
 class _JsonLines(logging.Formatter):

@@ -32,7 +32,7 @@ from enrich.catalog.source_text import clean
 from enrich.categories import Categories
 from enrich.engine.loading import find_model
 from enrich.errors import CatalogError, ConfigError
-from enrich.prompts import compile_template, render
+from enrich.prompts import compile_template, read_template, render
 
 END_OF_TEXT = "<|endoftext|>"
 IGNORED = -100  # label of a position that the loss leaves out (torch.nn.CrossEntropyLoss.ignore_index)
@@ -45,6 +45,7 @@ class Pair:
     group: str
     prompt: str
     text: str
+    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,14 @@ class Recipe:
     seed: int = 7
 
 
-def read_pairs(paths: Sequence[Path], told: RoleOptions) -> list[Pair]:
+def read_pairs(paths: Sequence[Path], told: RoleOptions, template: str | None = None) -> list[Pair]:
     """Read the rows that have a title and a description, their prompts rendered as a run would render them.
+
+    `template` takes the place of the categories' own.
 
     Rows that share an id, or else a title, are one product. Raises CatalogError if there are none.
     """
-    categories = Categories()
+    categories = Categories(template)
     templates = {category: compile_template(category.template, category.name) for category in categories}
     pairs = []
     for path in paths:
@@ -95,7 +98,7 @@ def read_pairs(paths: Sequence[Path], told: RoleOptions) -> list[Pair]:
                 text = clean(product.description)
                 if product.title and text:
                     prompt = render(templates[category], category.arrange(product))
-                    pairs.append(Pair(product.id or product.title, prompt, text))
+                    pairs.append(Pair(product.id or product.title, prompt, text, category.name))
     if not pairs:
         raise CatalogError(f"{', '.join(map(str, paths))}: no row has a title and a description to learn from")
     return pairs
@@ -191,23 +194,36 @@ def finetune(
     output: Path,
     *,
     validation: Path | None,
+    template: Path | None,
     base: str | None,
     size: str | None,
     settings: Mapping[str, Any],
 ) -> dict[str, float]:
     """Train on catalogs; `settings` are fields of Recipe, None for the default. See `train`.
 
-    Measured on the catalog `validation`, or without it on a share of the products that is held out.
+    Measured on the catalog `validation`, or without it on a share of the products that is held out. A `template` file,
+    or that of the base model, renders the prompts, and is written to the model's `enrich.toml`, where runs find it.
     """
     if size is not None and size not in SIZES:
         raise ConfigError(f"--from-scratch {size}: the sizes are {', '.join(SIZES)}")
     if importlib.util.find_spec("accelerate") is None:
         raise ConfigError("training needs the package accelerate: pip install 'enrich[train]'")
     recipe = replace(Recipe(), **{name: value for name, value in settings.items() if value is not None})
-    directory = str(find_model(base).directory) if base else None
-    pairs = read_pairs(catalogs, RoleOptions())
-    held_out = read_pairs([validation], RoleOptions()) if validation else None
-    return train(pairs, output, held_out=held_out, base=directory, size=SIZES[size or "mini"], recipe=recipe)
+    files = find_model(base) if base else None
+    source = read_template(template) if template else files.template if files else None
+    pairs = read_pairs(catalogs, RoleOptions(), source)
+    held_out = read_pairs([validation], RoleOptions(), source) if validation else None
+    metrics = train(
+        pairs,
+        output,
+        held_out=held_out,
+        base=str(files.directory) if files else None,
+        size=SIZES[size or "mini"],
+        recipe=recipe,
+    )
+    if source:
+        (output / "enrich.toml").write_text(f"template = {json.dumps(source)}\n", encoding="utf-8")
+    return metrics
 
 
 def train(

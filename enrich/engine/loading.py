@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +19,24 @@ from enrich.errors import ConfigError, ModelError
 
 EMBEDDED = Path(enrich.__file__).parent / "models"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "enrich.toml")
+_WISHES = "enrich.toml"  # how a model wants to be asked
 _DEFAULT_CONTEXT = 2048  # for models that name no limit
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's files on this machine. `revision` is the hub commit or, for a directory, a hash of its files."""
+    """A model's files on this machine. `revision` is the hub commit or, for a directory, a hash of its files.
+
+    `template` is the prompt template that the model was trained on, if its `enrich.toml` has one.
+    """
 
     name: str
     directory: Path
     revision: str
     context: int
     vocabulary: int
+    template: str | None = None
 
 
 def find_model(name: str, revision: str | None = None) -> ModelFiles:
@@ -80,7 +86,24 @@ def _read(name: str, directory: Path, revision: str | None) -> ModelFiles:
         raise ModelError(f"model {name}: {directory} has no *.safetensors weights{pickled}")
     config = config.get("text_config", config)
     context = config.get("n_positions") or config.get("max_position_embeddings") or _DEFAULT_CONTEXT
-    return ModelFiles(name, directory, revision or _hash(directory), int(context), int(config.get("vocab_size", 0)))
+    vocabulary = int(config.get("vocab_size", 0))
+    return ModelFiles(
+        name, directory, revision or _hash(directory), int(context), vocabulary, _read_template(name, directory)
+    )
+
+
+def _read_template(name: str, directory: Path) -> str | None:
+    file = directory / _WISHES
+    if not file.is_file():
+        return None
+    try:
+        wishes = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {name}: {file} can't be read: {error}") from error
+    template = wishes.pop("template", None)
+    if wishes or not isinstance(template, str):
+        raise ModelError(f"model {name}: {file} may hold a template, as text, and nothing else")
+    return template
 
 
 def _hash(directory: Path) -> str:

@@ -123,6 +123,9 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
         config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.repetition_penalty
     )
     deadline = Deadline(config.seconds_left())
+    if template is None and files.template is not None:
+        template = files.template
+        compile_template(template, f"of model {files.name}")
     return Run(config, catalog, files, Categories(template), params, should_stop, deadline)
 
 

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from enrich import RunConfig, run
+from enrich.engine.loading import find_model
 
 OPTIONS = ["--from-scratch", "test", "--steps", "240", "--evaluate-every", "60", "--batch-size", "32"]
 
@@ -33,8 +34,14 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+TEMPLATE = "<{{ title | lower }}>"
+
+
 def start(catalog: Path, output: Path) -> subprocess.Popen[str]:
+    template = output.with_name("prompt.j2")
+    template.write_text(TEMPLATE, encoding="utf-8")
     command = [sys.executable, "-m", "enrich", "finetune", str(catalog), "-o", str(output), *OPTIONS]
+    command += ["--template", str(template)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
@@ -63,6 +70,7 @@ def test_a_killed_training_goes_on_and_its_model_is_used(catalog: Path, tmp_path
     assert metrics["loss"] < 0.5
     assert {path.name for path in output.iterdir()} >= {"model.safetensors", "tokenizer.json", "config.json"}
     assert not list(output.glob("*.bin"))
+    assert find_model(str(output)).template == TEMPLATE
 
     summary = run(
         RunConfig(
@@ -73,7 +81,7 @@ def test_a_killed_training_goes_on_and_its_model_is_used(catalog: Path, tmp_path
     reasons = frame["generation"].struct.field("finish_reason").to_list()
     assert reasons.count("stop") >= 36  # it has learned to stop
     named = [color in text for color, text in zip(frame["color"], frame["description"], strict=True)]
-    assert sum(named) >= 30  # and to read its prompt
+    assert sum(named) >= 30  # and to read its prompt, rendered as it was in training
 
 
 def test_a_catalog_without_descriptions_is_refused(tmp_path: Path) -> None:

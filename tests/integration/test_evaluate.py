@@ -1,0 +1,84 @@
+"""The figures of a model, on texts whose figures can be counted by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from enrich import evaluate as evaluation
+from enrich.evaluate import _distinct, _figures, _longest_copy, _spans, _Written, as_table, evaluate
+from enrich.product import Attribute, Product
+
+LAMP = Product(0, "1", "Halden Brass Floor Lamp, 66 in", "Home", (Attribute("Color", "Slate Blue"),), "")
+
+
+def written(text: str, *flags: str, finish_reason: str = "stop") -> _Written:
+    return _Written(LAMP, "home", text, finish_reason, flags)
+
+
+def test_shares_are_of_what_the_texts_name() -> None:
+    texts = [
+        written("This slate blue lamp is made of brass. It is 66 in tall."),
+        written("A red rug of 3 kg, made of oak.", "repeated_sentence", finish_reason="length"),
+        written("These lamps shine", "no_sentence_end"),
+    ]
+    found = _figures("m", "all", texts, {"loss": 2.0, "perplexity": 7.389, "bits_per_byte": 0.6}, None, 100.0)
+    assert found.stops_itself == found.ends_on_sentence == found.names_head_noun == pytest.approx(2 / 3, abs=1e-4)
+    assert found.own_colors == found.own_materials == found.own_numbers == 0.5
+    assert found.says_given_color == pytest.approx(1 / 3, abs=1e-4)
+    assert found.says_given_material is None
+    assert found.repeats == pytest.approx(1 / 3, abs=1e-4)
+    assert found.mean_words == pytest.approx((13 + 9 + 3) / 3, abs=0.05)
+    assert found.perplexity == 7.39
+
+
+def test_no_texts_have_no_figures() -> None:
+    found = _figures("m", "all", [], None, None, None)
+    assert found.texts == 0
+    assert {getattr(found, name) for name in ("loss", "distinct_1", "own_colors", "mean_words")} == {None}
+    assert "-" in as_table([found])
+
+
+def test_distinct_counts_different_n_grams_over_all_texts() -> None:
+    assert _distinct(["a b a b", "a b"], 1) == pytest.approx(2 / 6, abs=1e-4)
+    assert _distinct(["a b a b", "a b"], 2) == 0.5
+    assert _distinct(["a"], 2) is None
+
+
+def test_the_longest_copied_run_of_words() -> None:
+    spans = _spans(["one two three four five six seven"])
+    assert _longest_copy("zero one two three four five six eight", spans) == 6
+    assert _longest_copy("one two three four", spans) == 0
+    assert _longest_copy("", spans) == 0
+
+
+def test_models_side_by_side_by_category(tiny_gpt2: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    catalog = tmp_path / "held-out.parquet"
+    frame = pl.DataFrame({"title": ["Oak Table", "Acoustic Guitar", "Rug"], "category": ["Home", "Guitars", "Home"]})
+    text = "A fine thing, made of oak, for the home."
+    frame.with_columns(description=pl.lit(text)).write_parquet(catalog)
+    found = evaluate([str(tiny_gpt2), str(tiny_llama)], catalog, training=catalog)
+    assert found[0].category == "all"
+    assert {one.model for one in found} == {str(tiny_gpt2), str(tiny_llama)}
+    whole, *parts = (one for one in found if one.model == str(tiny_gpt2))
+    assert whole.texts == 3 == sum(part.texts for part in parts)
+    # Random weights know nothing: a loss near ln 400 for 400 tokens, more with weights as large as these.
+    assert whole.loss > 4
+    assert min(part.loss for part in parts) <= whole.loss <= max(part.loss for part in parts)
+    assert whole.tokens_per_second > 0
+    assert whole.longest_copy is not None
+
+    command = [sys.executable, "-m", "enrich", "evaluate", str(tiny_gpt2), str(catalog), "--texts", "2", "--json"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["texts"] == 2
+    assert lines[0]["loss"] == whole.loss
+    assert evaluation.Evaluation(**lines[0]).category == "all"
