@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -25,6 +25,13 @@ class Profile:
             return cls(**{field.name: float(facts["profile"][field.name]) for field in fields(cls)})
         except (KeyError, TypeError, ValueError):
             return None
+
+    @classmethod
+    def mean(cls, parts: Sequence[tuple[Profile, int]]) -> Profile:
+        """Return the profile of several files together, given each one's and its number of rows."""
+        rows = max(sum(count for _, count in parts), 1)
+        names = (field.name for field in fields(cls))
+        return cls(**{name: sum(getattr(part, name) * count for part, count in parts) / rows for name in names})
 
     def as_dict(self) -> dict[str, float]:
         """Return it in JSON's types."""

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from enrich.changes import ChangesWriter
 from enrich.checkpoint import PROGRESS
 from enrich.config import RunConfig
+from enrich.drift import Profile
 from enrich.errors import TryAgain
 from enrich.lock import only_run
 from enrich.merge import check_alike, find_shards, merged
@@ -24,7 +25,16 @@ from enrich.progress import Progress
 from enrich.shard import ROW, Shard
 from enrich.stages.generate import generate, plan_rows
 from enrich.stages.publish import publish
-from enrich.stages.setup import LEFT_BEHIND, Run, committed, fingerprint, new_run_id, open_checkpoint, prepare
+from enrich.stages.setup import (
+    CHECKPOINT,
+    LEFT_BEHIND,
+    Run,
+    committed,
+    fingerprint,
+    new_run_id,
+    open_checkpoint,
+    prepare,
+)
 from enrich.stages.survey import survey_catalog
 from enrich.summary import Summary, total
 
@@ -96,6 +106,8 @@ def _unchanged(run: Run) -> dict[str, Any] | None:
 def _left_alone(run: Run, facts: dict[str, Any], started: float) -> Summary:
     before = Summary(**facts["summary"])
     log.info("unchanged: %s is what this run would make", run.config.output_path)
+    for left in (CHECKPOINT, LEFT_BEHIND):  # of a run that was killed after it had published
+        shutil.rmtree(run.beside_output(left), ignore_errors=True)
     if run.config.changes:
         ChangesWriter.write_none(Path(run.config.changes), run.catalog.schema, run.config.output_column)
     return replace(
@@ -108,6 +120,7 @@ def _left_alone(run: Run, facts: dict[str, Any], started: float) -> Summary:
         padding_waste=0.0,
         resumed_rows=0,
         unchanged=True,
+        drift=0.0,
         seconds=round(time.monotonic() - started, 3),
         output=str(run.config.output_path),
     )
@@ -147,7 +160,9 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
                 seconds=round(time.monotonic() - started, 3),
                 run_id=new_run_id(),
             )
-            writer.finish(rows, first | {"summary": asdict(summary), "shard": None})
+            profiles = [(Profile.read(fact), fact["summary"]["rows"]) for fact in facts.values()]
+            profile = Profile.mean([(part, count) for part, count in profiles if part is not None])
+            writer.finish(rows, first | {"summary": asdict(summary), "shard": None, "profile": profile.as_dict()})
             changes_writer.publish()
             if writer.is_as_published():
                 summary = replace(summary, unchanged=True)

@@ -38,7 +38,8 @@ def only_run(output: Path) -> Iterator[None]:
         raise CatalogError(f"{output}: there is no directory {output.parent}")
     lock_file, note = _files(output)
     lock_file.touch()  # a directory that can't be written to is an error of its own, not a lock that is held
-    lock = filelock.FileLock(lock_file, timeout=0)
+    # Half a second: `enrich status` holds it for a moment to see whether anyone else does.
+    lock = filelock.FileLock(lock_file, timeout=0.5)
     try:
         lock.acquire()
     except filelock.Timeout as error:

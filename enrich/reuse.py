@@ -149,18 +149,27 @@ class Earlier:
         """How many texts a person has changed since they were published."""
         return len(self._edited_keys)
 
-    def edited_position(self, product_id: str, key: str) -> int | None:
-        """Return where a text stands that a person wrote over this row's, if one did."""
-        found = self._edited_keys.get(key)
-        return self._edited_ids.get(product_id) if found is None and product_id else found
+    def edited_position(self, product_id: str) -> int | None:
+        """Return where a text stands that a person has written for the product with this id, if one has."""
+        return self._edited_ids.get(product_id)
 
     def match(self, wanted: WantedRows, edited: dict[int, int]) -> Carried:
-        """Find the wanted rows' texts by key; `edited` gives the positions of further ones by ordinal."""
+        """Find the wanted rows' texts by key.
+
+        `edited` gives, by ordinal, the positions of edited texts for rows with the same id. Such a text goes to the
+        first row that has no other, unless it is found by its own key: ids may be shared by variants.
+        """
         keys = pl.concat(self._keys) if self._keys else pl.DataFrame(schema={"key": pl.Binary, "position": pl.Int64})
-        by_key = wanted.frame().filter(~pl.col("ordinal").is_in(list(edited)))
-        found = by_key.join(keys.unique("key", keep="first"), on="key", how="inner")
-        ordinals = np.concatenate([found["ordinal"].to_numpy(), np.fromiter(edited, np.int64, len(edited))])
-        positions = np.concatenate([found["position"].to_numpy(), np.fromiter(edited.values(), np.int64, len(edited))])
+        found = wanted.frame().join(keys.unique("key", keep="first"), on="key", how="inner")
+        matched = set(found.filter(pl.col("ordinal").is_in(list(edited)))["ordinal"])
+        claimed = set(found.filter(pl.col("position").is_in(list(set(edited.values()))))["position"])
+        by_id: dict[int, int] = {}
+        for ordinal, position in edited.items():
+            if ordinal not in matched and position not in claimed:
+                by_id[ordinal] = position
+                claimed.add(position)
+        ordinals = np.concatenate([found["ordinal"].to_numpy(), np.fromiter(by_id, np.int64, len(by_id))])
+        positions = np.concatenate([found["position"].to_numpy(), np.fromiter(by_id.values(), np.int64, len(by_id))])
         order = np.argsort(ordinals)
         written_over = np.sort(np.fromiter(self._edited_keys.values(), np.int64, len(self._edited_keys)))
         return Carried(self._sources, ordinals[order], positions[order], written_over)

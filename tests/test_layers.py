@@ -23,6 +23,7 @@ NOUNS = {
     "lock",
 }
 SHARED = {"config", "errors", "product", "generation", "durable", "clock", "shard", "summary"}
+TORCH = {"engine", "finetune", "evaluate"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -62,7 +63,9 @@ def test_the_command_line_reaches_the_rest_inside_its_commands_only() -> None:
     assert {name for name in top if name and name.startswith("enrich.")} == {"enrich.config", "enrich.errors"}
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if room(path) not in {"engine", "finetune"}], ids=str)
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if room(path) not in {"engine", "finetune", "evaluate"}], ids=str
+)
 def test_torch_is_imported_by_the_engine_and_training_only(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports(path)} & {"torch", "transformers", "tokenizers"}
 

@@ -46,8 +46,8 @@ def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
             elif product.title:
                 arranged = run.categories.of(product).arrange(product)
                 key = keys.key(product.id, render(run.template(product), arranged))
-                position = earlier.edited_position(product.id, key)
                 wanted.add(product.ordinal, key)
+                position = earlier.edited_position(product.id)
                 if position is not None:
                     edited[product.ordinal] = position
     carried = earlier.match(wanted, edited)

@@ -82,8 +82,7 @@ def test_killed_again_and_again_at_random_moments(tiny_gpt2: Path, tmp_path: Pat
         time.sleep(rng.random() * 0.2)
         process.kill()
         process.communicate()
-        assert not output.exists() or process.returncode == 0
-        if process.returncode == 0:
+        if output.exists():  # killed after publishing, or not at all: then it is whole
             break
         assert process.returncode == -signal.SIGKILL
         done.append(listed_parts(output))
@@ -91,8 +90,9 @@ def test_killed_again_and_again_at_random_moments(tiny_gpt2: Path, tmp_path: Pat
     process = start(tiny_gpt2, output)
     _, log = process.communicate(timeout=300)
     assert process.returncode == 0, log
-    assert "rows found done" in log
+    assert "rows found done" in log or "unchanged" in log
     assert_same(output, uninterrupted)
+    assert not list(tmp_path.glob("*.checkpoint*"))
 
 
 @pytest.mark.slow

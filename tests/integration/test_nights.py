@@ -147,6 +147,21 @@ def test_a_text_that_a_person_edited_is_kept(enrich, frame: pl.DataFrame, tmp_pa
     assert by_id(read(tmp_path / "out.parquet"))[sku] != "Words of a person."
 
 
+def test_an_edited_text_goes_to_its_own_row_among_those_that_share_an_id(
+    enrich, frame: pl.DataFrame, tmp_path: Path
+) -> None:
+    shared = frame.head(4).with_columns(sku=pl.lit("SAME"))
+    enrich(shared)
+    out = pq.read_table(tmp_path / "out.parquet")
+    before = out["description"].to_pylist()
+    texts = [*before[:2], "Words of a person.", before[3]]
+    facts = pq.ParquetFile(tmp_path / "out.parquet").metadata.metadata[b"enrich.run"]
+    out = out.set_column(out.schema.get_field_index("description"), "description", pa.array(texts))
+    pq.write_table(out.replace_schema_metadata({"enrich.run": facts}), tmp_path / "out.parquet")
+    assert enrich(shared).edited == 1
+    assert read(tmp_path / "out.parquet")["description"].to_list() == texts
+
+
 def rewritten(path: Path, change: Callable[[pa.Table, dict[str, Any]], pa.Table]) -> None:
     table, facts = pq.read_table(path), json.loads(pq.ParquetFile(path).metadata.metadata[b"enrich.run"])
     table = change(table, facts)
