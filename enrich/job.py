@@ -20,7 +20,7 @@ from enrich.drift import Profile
 from enrich.errors import TryAgain
 from enrich.lock import only_run
 from enrich.merge import check_alike, find_shards, merged
-from enrich.output import OutputWriter, is_intact, read_facts
+from enrich.output import METADATA_KEY, OutputWriter, facts_or_none, is_intact, read_facts
 from enrich.progress import Progress
 from enrich.shard import ROW, Shard
 from enrich.stages.generate import generate, plan_rows
@@ -94,12 +94,12 @@ def _unchanged(run: Run) -> dict[str, Any] | None:
     path = config.published_path
     if config.fresh or config.restart or config.previous or config.shard or not path.is_file():
         return None
+    facts = facts_or_none(path)
+    if facts.get("fingerprint") != fingerprint(run) or facts["summary"]["pending"]:
+        return None
     try:
-        facts = read_facts(path)
-        if facts.get("fingerprint") != fingerprint(run) or facts["summary"]["pending"]:
-            return None
         return facts if is_intact(path, facts, config.output_column) else None
-    except (OSError, ValueError, KeyError, pa.ArrowException):
+    except (OSError, KeyError, pa.ArrowException):
         return None  # whatever it is, it will be told when its texts are looked for
 
 
@@ -142,7 +142,7 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
         schema = pq.read_schema(next(iter(shards.values())))
         schema = schema.remove(schema.get_field_index(ROW))
         # What the catalog's file said of itself is the output's too; what the shard's run said is not.
-        schema = schema.with_metadata({k: v for k, v in (schema.metadata or {}).items() if k != b"enrich.run"})
+        schema = schema.with_metadata({k: v for k, v in (schema.metadata or {}).items() if k != METADATA_KEY.encode()})
         source = schema.remove(schema.get_field_index("generation"))
         rows = sum(fact["summary"]["rows"] for fact in facts.values())
         with (

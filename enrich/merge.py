@@ -55,17 +55,18 @@ def merged(paths: list[Path]) -> Iterator[pa.Table]:
     Raises ReconciliationError if a row is there twice or not at all; the last rows of all can't be missed from here.
     """
     cursors = [_Cursor(path) for path in paths]
-    start = 0
+    start = end = 0
     while any(not cursor.is_done for cursor in cursors):
         tables = [cursor.take_below(start + _WINDOW_ROWS) for cursor in cursors]
         table = pa.concat_tables(tables).sort_by(ROW)
-        expected = range(start, start + len(table))
-        if table[ROW].to_pylist() != list(expected):
-            rows = table[ROW].to_pylist()
-            wrong = next((n for n, row in zip(expected, rows, strict=True) if n != row), start + len(table))
-            raise ReconciliationError(f"the shards do not make the whole: row {wrong + 1} is missing or there twice")
+        # From where the window before ended, not from where this one starts: its last rows may be missing.
+        for expected, row in enumerate(table[ROW].to_pylist(), end):
+            if row != expected:
+                raise ReconciliationError(
+                    f"the shards do not make the whole: row {min(row, expected) + 1} is missing or there twice"
+                )
         yield table.drop_columns([ROW])
-        start += _WINDOW_ROWS
+        start, end = start + _WINDOW_ROWS, end + len(table)
 
 
 class _Cursor:

@@ -20,7 +20,7 @@ from enrich.errors import CatalogError, ReconciliationError
 from enrich.generation import GENERATION_TYPE, Generation
 
 _ROW_GROUP_ROWS = 65_536
-_METADATA_KEY = "enrich.run"
+METADATA_KEY = "enrich.run"
 
 
 def output_schema(source: pa.Schema, text_column: str) -> pa.Schema:
@@ -117,7 +117,7 @@ class OutputWriter:
         """
         self._flush()
         facts = {**facts, "texts": self._digest.hexdigest()}
-        self._writer.add_key_value_metadata({_METADATA_KEY: json.dumps(facts)})
+        self._writer.add_key_value_metadata({METADATA_KEY: json.dumps(facts)})
         self._writer.close()
         found = pq.ParquetFile(self._temporary, pre_buffer=False).metadata.num_rows
         if not found == self.num_rows == expected_rows:
@@ -187,8 +187,16 @@ def read_facts(path: Path) -> dict[str, Any]:
     """Return the run-wide facts of an enriched file; empty if it has none."""
     metadata = pq.ParquetFile(path, pre_buffer=False).schema_arrow.metadata or {}
     metadata = {**(pq.ParquetFile(path, pre_buffer=False).metadata.metadata or {}), **metadata}
-    facts: dict[str, Any] = json.loads(metadata.get(_METADATA_KEY.encode(), b"{}"))
+    facts: dict[str, Any] = json.loads(metadata.get(METADATA_KEY.encode(), b"{}"))
     return facts
+
+
+def facts_or_none(path: Path) -> dict[str, Any]:
+    """Return the run-wide facts of a file, empty if it is not there, can't be read, or has none."""
+    try:
+        return read_facts(path) if path.is_file() else {}
+    except (OSError, ValueError, pa.ArrowException):
+        return {}
 
 
 def read_texts(path: Path, most: int) -> list[tuple[str, str]]:

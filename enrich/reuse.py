@@ -6,13 +6,13 @@ catalog has changed since. Of each earlier row only its key stays in memory; tex
 
 from __future__ import annotations
 
-import json
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -34,7 +34,6 @@ from enrich.generation import (
 
 _BATCH_ROWS = 65_536
 _MOST_PARTITIONS = 256  # as many files are open at once
-_METADATA_KEY = b"enrich.run"
 
 
 class WantedRows:
@@ -103,17 +102,19 @@ class Earlier:
         self._edited_keys: dict[str, int] = {}
         self._edited_ids: dict[str, int] = {}
 
-    def add_published(self, path: Path, *, version: str, text_column: str) -> None:
-        """Take in a file that a run has published; one that can't be trusted is left out, with a note."""
+    def add_published(self, path: Path, facts: Mapping[str, Any], version: str, text_column: str) -> None:
+        """Take in a file that a run has published, `facts` being what it says of itself.
+
+        One that can't be trusted is left out, with a note.
+        """
         try:
             with pq.ParquetFile(path, pre_buffer=False) as file:
                 schema = file.schema_arrow
-                facts = json.loads((file.metadata.metadata or {}).get(_METADATA_KEY, b"{}"))
             reason = _distrust(schema, facts, version, text_column)
             if reason is None:
                 id_column = facts["roles"].get("id")
                 self._add(path, text_column, id_column if id_column in schema.names else None, published=True)
-        except (OSError, pa.ArrowException, ValueError, KeyError, AttributeError) as error:
+        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             reason = f"can't be read ({error})"
         if reason is not None:
             self.notes.append(f"{path} {reason}: none of its texts is reused")
@@ -175,7 +176,7 @@ class Earlier:
         return Carried(self._sources, ordinals[order], positions[order], written_over)
 
 
-def _distrust(schema: pa.Schema, facts: dict, version: str, text_column: str) -> str | None:  # type: ignore[type-arg]
+def _distrust(schema: pa.Schema, facts: Mapping[str, Any], version: str, text_column: str) -> str | None:
     """Say why a file's texts can't be taken for those of a run of this version, if so."""
     if not facts:
         return "was not written by `enrich run`"
@@ -203,15 +204,14 @@ def _usable(source: _Source, first: int, batch: pa.RecordBatch) -> tuple[pl.Data
     for place, (text, status, key, digest, marks) in enumerate(zip(texts, statuses, keys, digests, flags, strict=True)):
         if key is None or len(key) != 32:
             continue
-        if status in (GENERATED, REUSED, KEPT):
-            if not text or not digest:
-                continue  # emptied by hand: to be written anew
-            if text_digest(text) != digest or EDITED in (marks or ()):
-                if not source.published:
-                    continue
-                edited[key] = first + place
-        elif status != QUARANTINED:
+        if status not in (GENERATED, REUSED, KEPT, QUARANTINED):
             continue
+        if not text and status != QUARANTINED:
+            continue  # emptied by hand: to be written anew
+        if text and (text_digest(text) != digest or EDITED in (marks or ())):
+            if not source.published:
+                continue
+            edited[key] = first + place
         usable.append(bytes.fromhex(key))
         positions.append(first + place)
     frame = pl.DataFrame({"key": usable, "position": positions}, schema={"key": pl.Binary, "position": pl.Int64})

@@ -8,12 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from enrich.checkpoint import PROGRESS, last_commit
 from enrich.errors import CatalogError
 from enrich.lock import holder, is_held
-from enrich.output import read_facts
+from enrich.output import facts_or_none
 
 RUNNING, INTERRUPTED, PUBLISHED = "running", "interrupted", "published"
 
@@ -42,7 +40,7 @@ def read_status(output: Path) -> Status:
         raise CatalogError(f"{output}: neither published nor begun")
     progress = _read_json(checkpoint / PROGRESS)
     committed = last_commit(checkpoint)
-    facts = _facts(output)
+    facts = facts_or_none(output)
     return Status(
         output=str(output),
         state=RUNNING if running else INTERRUPTED if checkpoint.is_dir() else PUBLISHED,
@@ -63,10 +61,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _facts(output: Path) -> dict[str, Any]:
-    try:
-        return read_facts(output) if output.is_file() else {}
-    except (OSError, ValueError, pa.ArrowException):
-        return {}

@@ -102,6 +102,7 @@ def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: 
 def _outcome(run: Run, row: Row, request: Request, completion: Completion, edge: int, run_id: str) -> Outcome:
     product = row.prompt.product
     cleaned = clean_text(run.tokenizer.decode(completion.token_ids))
+    text = cleaned.text or product.description or None
     flags = (*cleaned.flags, *(("attributes_dropped",) if row.prompt.dropped else ()))
     generation = Generation(
         status=GENERATED if cleaned.text else QUARANTINED,
@@ -114,9 +115,9 @@ def _outcome(run: Run, row: Row, request: Request, completion: Completion, edge:
         seed=request.seed,
         attempt=request.attempt,
         bucket=edge,
-        text_digest=text_digest(cleaned.text) if cleaned.text else None,
+        text_digest=text_digest(text) if text else None,
         flags=flags,
         generated_at=datetime.now(UTC),
         run_id=run_id,
     )
-    return Outcome(product.ordinal, cleaned.text or product.description or None, generation)
+    return Outcome(product.ordinal, text, generation)

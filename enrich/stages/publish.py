@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 import enrich
 from enrich.changes import ChangesWriter
@@ -30,8 +28,8 @@ from enrich.generation import (
     Generation,
     Outcome,
 )
-from enrich.output import OutputWriter, read_facts
-from enrich.stages.setup import Run, committed, fingerprint, ranges, stop_if_asked
+from enrich.output import OutputWriter, facts_or_none
+from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked
 from enrich.stages.survey import Survey
 from enrich.summary import Summary
 
@@ -46,16 +44,21 @@ def publish(
     counts: Counter[str] = Counter()
     profiler = Profiler()
     edited = prompt_tokens = generated_tokens = joined = 0
-    done = checkpoint.outcomes(ranges(run.catalog))
-    carried = survey.carried.outcomes(
-        ranges(run.catalog), config.output_path.with_name(f".{config.output_path.name}.carried")
-    )
+    # The catalog is read once: where a batch begins and ends is told to both readers of outcomes as it comes by.
+    spans: deque[tuple[int, int]] = deque()
+    done = checkpoint.outcomes(iter(spans.popleft, None))
+    scratch = config.output_path.with_name(f".{config.output_path.name}.carried")
+    carried = survey.carried.outcomes(iter(spans.popleft, None), scratch)
+    first = 0
     with (
         OutputWriter(config.output_path, run.catalog.schema, config.output_column) as writer,
         _changes(run) as changes,
     ):
-        for (batch, products), new, old in zip(run.catalog.batches(), done, carried, strict=True):
+        for batch, products in run.catalog.batches():
             stop_if_asked(run, committed(checkpoint))
+            spans.extend([(first, first + len(batch))] * 2)
+            first += len(batch)
+            new, old = next(done), next(carried)
             outcomes = new | old
             texts, generations = [], []
             for product in products:
@@ -128,10 +131,7 @@ def publish(
 def _check_drift(run: Run, profile: Profile) -> float | None:
     """Compare with the output that is there. Raises TooMuchDrift."""
     config = run.config
-    try:
-        before = Profile.read(read_facts(config.published_path)) if config.published_path.is_file() else None
-    except (OSError, ValueError, pa.ArrowException):
-        before = None
+    before = Profile.read(facts_or_none(config.published_path))
     if before is None:
         return None
     drift, what = profile.drift_from(before)

@@ -6,7 +6,7 @@ import logging
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -178,14 +178,6 @@ def open_checkpoint(run: Run) -> Checkpoint:
     for note in checkpoint.notes:
         log.warning("%s", note)
     return checkpoint
-
-
-def ranges(catalog: Catalog | ShardOfCatalog) -> Iterator[tuple[int, int]]:
-    """Yield the ordinals [first, end) of each of the catalog's batches."""
-    first = 0
-    for batch, _ in catalog.batches():
-        yield first, first + len(batch)
-        first += len(batch)
 
 
 def stop_if_asked(run: Run, state: str) -> None:

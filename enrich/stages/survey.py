@@ -10,6 +10,7 @@ import enrich
 from enrich.checkpoint import Checkpoint
 from enrich.errors import CatalogError
 from enrich.keys import KeyMaker
+from enrich.output import facts_or_none
 from enrich.prompts import render
 from enrich.reuse import Carried, Earlier, WantedRows
 from enrich.stages.setup import LEFT_BEHIND, Run, stop_if_asked
@@ -69,7 +70,7 @@ def _earlier(run: Run) -> Earlier:
         raise CatalogError(f"--previous {path}: there is no such file")
     if not run.config.fresh:
         if path.is_file():
-            earlier.add_published(path, version=enrich.__version__, text_column=run.config.output_column)
+            earlier.add_published(path, facts_or_none(path), enrich.__version__, run.config.output_column)
         earlier.add_parts(run.beside_output(LEFT_BEHIND))
     for note in earlier.notes:
         log.warning("%s", note)

@@ -19,6 +19,7 @@ import pytest
 
 from enrich import RunConfig, job, reuse
 from enrich.engine import reference
+from enrich.engine.protocol import Completion
 from enrich.errors import ConfigError, ReconciliationError, TooManyQuarantined, TooMuchDrift, TryAgain
 from enrich.stages import setup
 
@@ -145,6 +146,21 @@ def test_a_text_that_a_person_edited_is_kept(enrich, frame: pl.DataFrame, tmp_pa
     assert by_id(read(tmp_path / "out.parquet"))[sku] == "Words of a person."
     enrich(frame, fresh=True)
     assert by_id(read(tmp_path / "out.parquet"))[sku] != "Words of a person."
+
+
+def test_words_put_where_the_model_had_none_are_kept(
+    enrich, frame: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mute(reference.ReferenceEngine):
+        def generate(self, requests: Any, *_: Any):
+            yield from ((index, Completion((), "stop")) for index in range(len(requests)))
+
+    monkeypatch.setattr(reference, "ReferenceEngine", Mute)
+    assert enrich(frame.head(3), max_quarantined="100%").quarantined == 3
+    edit_text(tmp_path / "out.parquet", frame["sku"][1], "Words of a person.")
+    summary = enrich(frame.head(3), max_quarantined="100%")
+    assert (summary.kept, summary.edited, summary.quarantined) == (1, 1, 2)
+    assert read(tmp_path / "out.parquet")["description"].to_list() == [None, "Words of a person.", None]
 
 
 def test_an_edited_text_goes_to_its_own_row_among_those_that_share_an_id(
