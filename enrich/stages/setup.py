@@ -122,6 +122,8 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     params = SamplingParams(
         config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.repetition_penalty
     )
+    if config.device not in ("auto", "cpu"):
+        pick_device(config.device)  # it may be missing, which is to be told even if nothing turns out to be changed
     deadline = Deadline(config.seconds_left())
     if template is None and files.template is not None:
         template = files.template

@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from enrich import RunConfig, job, reuse
 from enrich.engine import reference
@@ -120,6 +121,13 @@ def test_an_unchanged_catalog_is_left_alone(
     stat = (tmp_path / "out.parquet").stat()
     assert enrich(tmp_path / "same.parquet").unchanged
     assert (tmp_path / "out.parquet").stat().st_mtime_ns == stat.st_mtime_ns
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_missing_is_told_though_nothing_has_changed(enrich, frame: pl.DataFrame) -> None:
+    enrich(frame.head(3))
+    with pytest.raises(ConfigError, match="device cuda"):
+        enrich(frame.head(3), device="cuda")
 
 
 def test_other_options_are_not_unchanged(enrich, frame: pl.DataFrame) -> None:
