@@ -58,6 +58,7 @@ class Text:
     category: str
     titles: tuple[str, ...]
     text: str
+    kind: str | None = None  # what the corpus calls such products: "backpack"
 
     @property
     def noun(self) -> str:
@@ -95,7 +96,7 @@ def read_texts(path: Path, source: str) -> Iterator[Text]:
             if named := tuple(title for title in titles if names_product(sentence, title)):
                 kept = shorten(sentences[start:])
                 if len(kept.split()) >= MIN_WORDS and not DANGLING.match(kept):
-                    yield Text(source, row["product_id"], row["category"], named, kept)
+                    yield Text(source, row["product_id"], row["category"], named, kept, row.get("style"))
                 break
 
 

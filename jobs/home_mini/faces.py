@@ -27,10 +27,25 @@ SWAPPABLE = [
     "ceramic porcelain stoneware terracotta glass marble concrete".split(),
 ]
 # What a text says a product comes with: "featuring a curved silhouette", "with ample storage space".
-FEATURE = re.compile(
-    r"\b(?:with|featuring|features|boasts|offers|includes)\s+(?:an?\s|the\s|its\s)?"
-    r"((?!our\b|this\b|these\b|those\b|your\b|you\b|ease\b)[a-z][a-z0-9 -]{8,48})(?=[,.;])"
+_SMALL = (
+    "and|that|which|for|to|while|from|in|on|as|is|are|will|perfect|ideal|when|so|or|with|your|our|you|at|by|like|this"
 )
+_PHRASE = (
+    r"(?:an?\s|the\s|its\s|their\s)?"
+    r"((?!(?:an?|our|this|these|those|your|you|ease|it|all|any|every|each|one|some|both|time|style|mind|the|for|his|her)\b)"
+    rf"[a-z][a-z0-9'-]*(?: (?!(?:{_SMALL}|making|creating|creates?|these|the|adds?|has|makes?|any|every|of|without)\b)"
+    r"[a-z0-9'-]+){1,5})"
+)
+FEATURE = re.compile(
+    r"\b(?:with|featuring|features|feature|boasts|offers|includes|including|has|have|provides|made (?:of|from|with)"
+    rf"|(?:crafted|constructed) (?:of|from|with|in))\s+{_PHRASE}"
+)
+NEXT_FEATURE = re.compile(rf"(?:,| and|, and)\s+{_PHRASE}")
+USE = re.compile(r"\b(?:perfect|ideal|great|suitable|designed|made|essential) for ((?:[a-z0-9'-]+ ?){1,7})(?=[,.;])")
+STYLES = (
+    "modern rustic farmhouse contemporary minimalist vintage classic traditional bohemian retro sleek elegant stylish"
+    " timeless chic luxurious sophisticated cozy casual festive whimsical compact lightweight durable versatile sturdy"
+).split()
 COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 8: "eight", 10: "ten", 12: "twelve"}
 SIZE_SENTENCES = ("It measures {}.", "Measures {}.", "The size is {}.", "Dimensions: {}.", "Overall size is {}.")
 COUNT_SENTENCES = (
@@ -55,25 +70,54 @@ def invented_color(rng: random.Random) -> str:
 
 def category_face(text: Text, rng: random.Random) -> str | None:
     path = FAMILIES[text.category]
-    leaf = text.noun.title() if text.noun.lower().endswith("s") else f"{text.noun.title()}s"
+    leaf = text.kind.title() if text.kind else f"{text.noun.title().removesuffix('s')}s"
     pretty = path.split(" > ")[-1]
     return rng.choices(
         [None, text.category, pretty, path, f"{path} > {leaf}", f"{pretty} > {leaf}", leaf], [8, 5, 10, 17, 40, 12, 8]
     )[0]
 
 
+def features_in(body: str) -> list[str]:
+    """Return the phrases, two to six words each, by which a text says what the product has."""
+    found = []
+    for first in FEATURE.finditer(body):
+        match: re.Match[str] | None = first
+        while match:
+            found.append(match[1])
+            match = NEXT_FEATURE.match(body, match.end())
+    return list(dict.fromkeys(found))
+
+
+def styles_in(body: str) -> list[str]:
+    words = re.findall(r"[a-z]+", body.lower())
+    return [style for style in STYLES if style in words]
+
+
+def uses_in(body: str) -> list[str]:
+    return [use.strip() for use in USE.findall(body)]
+
+
+def joined_title(text: Text) -> str:
+    """Return the shop's title with the one written for the text behind it: "Desk Lamp - Sleek Light for Late Work"."""
+    written, *own = text.titles
+    return f"{own[0]} - {written}" if own and own[0].lower() not in written.lower() else written
+
+
 def plain_face(text: Text) -> dict[str, str | None]:
-    """Return the row as a catalog that knows colours and materials would have it: nothing invented, nothing swapped."""
-    materials = materials_in(text.titles[0], text.text)
-    colors = [color for color in colors_in(text.titles[0], text.text) if color not in materials]
+    """Return the row as a catalog that states what the text says would have it: nothing invented, nothing swapped."""
+    materials = materials_in(*text.titles, text.text)
+    colors = [color for color in colors_in(*text.titles, text.text) if color not in materials]
+    path = FAMILIES[text.category]
     return {
         "product_id": text.product,
-        "title": text.titles[0],
-        "category": FAMILIES[text.category],
+        "title": joined_title(text),
+        "category": f"{path} > {text.kind.title()}" if text.kind else path,
         "color": ", ".join(color.title() for color in colors[:3]) or None,
         "material": ", ".join(materials[:3]) or None,
         "size": None,
-        "features": None,
+        "style": ", ".join(styles_in(text.text)[:3]) or None,
+        "features": "; ".join(features_in(text.text)[:6]) or None,
+        "occasion": "; ".join(uses_in(text.text)[:1]) or None,
         "brand": None,
         "description": text.text,
     }
@@ -81,28 +125,38 @@ def plain_face(text: Text) -> dict[str, str | None]:
 
 def varied_face(text: Text, rng: random.Random) -> dict[str, str | None]:
     """Return one of the many rows that the text fits, its colour and material swapped for others here and there."""
-    title, body = rng.choice(text.titles), text.text
+    body = text.text
+    title = joined_title(text) if rng.random() < 0.35 else rng.choice(text.titles)
     materials = materials_in(title, body)
     colors = [color for color in colors_in(title, body) if color not in materials]
+    if text.category not in NO_SWAPS:
+        title, body, colors, materials = recolor(title, body, colors, materials, rng)
     brand = size = count = None
     if text.source == "retail":
-        if text.category not in NO_SWAPS:
-            title, body, colors, materials = recolor(title, body, colors, materials, rng)
-        brand = invented_brand(rng) if rng.random() < 0.4 else None
-        size = invented_size(rng) if text.category in SIZED and rng.random() < 0.3 else None
-        count = rng.choice(list(COUNTS)) if rng.random() < 0.08 else None
+        brand = invented_brand(rng) if rng.random() < 0.25 else None
+        size = invented_size(rng) if text.category in SIZED and rng.random() < 0.2 else None
+        count = rng.choice(list(COUNTS)) if rng.random() < 0.06 else None
         title = retitle(title, colors, brand, size, count, rng)
         body = speak(body, text.noun, brand, size, count, rng)
-    features = FEATURE.findall(body)[:3]
     separator = rng.choice([", ", "; "])
+    bare = rng.random() < 0.12  # a title and nothing else
+
+    def stated(share: float, values: list[str], most: int) -> str | None:
+        return separator.join(values[:most]) if values and not bare and rng.random() < share else None
+
+    features = features_in(body)[:6]
+    if len(features) > 1 and rng.random() < 0.3:
+        features = rng.sample(features, rng.randint(1, len(features)))
     return {
         "product_id": text.product,
         "title": title,
         "category": category_face(text, rng),
-        "color": separator.join(color.title() for color in colors[:3]) if colors and rng.random() < 0.9 else None,
-        "material": separator.join(materials[:3]) if materials and rng.random() < 0.9 else None,
+        "color": stated(0.9, [color.title() for color in colors], 3),
+        "material": stated(0.9, materials, 3),
         "size": size,
-        "features": separator.join(features) if features and rng.random() < 0.5 else None,
+        "style": stated(0.6, styles_in(body), 3),
+        "features": stated(0.7, features, 6),
+        "occasion": stated(0.5, uses_in(body), 1),
         "brand": brand if brand and rng.random() < 0.8 else None,
         "description": body,
     }

@@ -1,12 +1,14 @@
 """Texts composed from the kinds of product in `kinds/`: everything they say stands in the row or is true of the kind.
 
 The corpora teach the language; these teach the rest: that colours, materials, features and sizes come from the row, and
-what a curtain rod is for.
+what a curtain rod is for. For products that have no kind of their own, `families/` has two thousand names and what is
+true of anything in their family: from these a model learns to take the product's name from the title, whatever it is.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -47,7 +49,7 @@ FINISHES = "solid; brushed; woven; reclaimed; recycled; polished; hand-finished;
 
 @dataclass(frozen=True)
 class Kind:
-    """What is true of every product of a kind; the keys of a table in `kinds/`."""
+    """What is true of every product of a kind; the keys of a table in `kinds/`, or drawn from its family."""
 
     family: str
     noun: str
@@ -65,13 +67,59 @@ class Kind:
     @property
     def plural(self) -> bool:
         """Whether the noun is sold in the plural: curtains, chinos."""
-        last = self.noun.split()[-1]
-        return last.endswith("s") and not last.endswith(("ss", "us", "is")) and last not in ("lens", "christmas")
+        return is_plural(self.noun)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is true of anything in a family, whatever it is called; the keys of a file in `families/`."""
+
+    name: str
+    nouns: list[str]
+    modifiers: list[str]
+    materials: list[str]
+    features: list[str]
+    sizes: list[str]
+    colored: bool
+    does: list[str]
+    where: list[str]
+    says: list[str]
+    details: list[str]
+    paths: list[str]
+
+    def kind(self, rng: random.Random) -> Kind:
+        """Draw a kind that is known by its name only."""
+        noun = rng.choice(self.nouns)
+        plural = is_plural(noun)
+        return Kind(
+            family=self.name,
+            noun=noun,
+            leaf=capital(noun) if plural else f"{noun.title()}s",
+            modifiers=self.modifiers,
+            materials=[material for material in self.materials if material not in noun],
+            features=self.features,
+            size=rng.choice(self.sizes),
+            count=plural or rng.random() < 0.2,
+            colored=self.colored,
+            does=[in_number(does, plural) for does in self.does],
+            where=self.where,
+            says=[said for said in self.says if not (plural and re.search(r"\b[Ii]ts?\b", said))],
+        )
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the rows of a family can hold: category paths, details by column, words for any row."""
+
+    paths: list[str]
+    details: dict[str, dict[str, list[str]]]
+    modifiers: list[str]
+    fragments: list[str]
 
 
 @dataclass(frozen=True)
 class Item:
-    """A product of a kind; what it does not have is None."""
+    """A product of a kind; what it does not have is None. `details` are by column of `details.toml`."""
 
     kind: Kind
     brand: str | None
@@ -81,6 +129,25 @@ class Item:
     features: list[str]
     size: str | None
     count: int | None
+    details: dict[str, str]
+    fragments: bool  # whether the features are to be quoted as they stand
+
+
+def is_plural(noun: str) -> bool:
+    last = noun.split()[-1]
+    return last.endswith("s") and not last.endswith(("ss", "us", "is")) and last not in ("lens", "Christmas", "canvas")
+
+
+def in_number(words: str, plural: bool) -> str:
+    """Pick the singular or the plural of every "{holds|hold}"."""
+    return re.sub(r"\{([^{}|]*)\|([^{}|]*)\}", r"\2" if plural else r"\1", words)
+
+
+def read_families(folder: Path) -> dict[str, Family]:
+    return {
+        path.stem: Family(name=path.stem, **tomllib.loads(path.read_text(encoding="utf-8")))
+        for path in sorted(folder.glob("*.toml"))
+    }
 
 
 def read_kinds(folder: Path) -> list[Kind]:
@@ -91,7 +158,7 @@ def read_kinds(folder: Path) -> list[Kind]:
     return kinds
 
 
-def compose(kind: Kind, number: int, rng: random.Random) -> dict[str, str | None]:
+def compose(kind: Kind, words: Words, number: int, rng: random.Random) -> dict[str, str | None]:
     """Draw a product of the kind and write its text."""
 
     def maybe(share: float, value: Any) -> Any:
@@ -104,32 +171,44 @@ def compose(kind: Kind, number: int, rng: random.Random) -> dict[str, str | None
         material = None
     if material and rng.random() < 0.12:
         material = f"{rng.choice(FINISHES)} {material}"
-    modifier = maybe(0.5, rng.choice(kind.modifiers))
+    modifier = maybe(0.55, rng.choice(kind.modifiers if rng.random() < 0.6 else words.modifiers))
     features = rng.sample(kind.features, rng.choices([0, 1, 2, 3], [30, 30, 25, 15])[0])
+    fragments = rng.random() < 0.2
+    if fragments:
+        drawn = [fill(fragment, rng) for fragment in rng.sample(words.fragments, rng.randint(1, 3))]
+        features = rng.sample([*map(strip_article, features[:1]), *drawn], len(features[:1]) + len(drawn))
     size = maybe(0.5, draw_size(kind.size, rng))
     count = rng.choice(list(COUNTS)) if kind.count and rng.random() < 0.4 else None
 
-    titled = features[:1] if rng.random() < 0.3 else []
+    titled = features[:1] if not fragments and rng.random() < 0.3 else []
     listed = [feature for feature in features if feature not in titled]
-    item = Item(kind, brand, color, material, modifier, features, size, count)
+    names = rng.sample(list(words.details), min(len(words.details), rng.choices([0, 1, 2], [45, 40, 15])[0]))
+    details = {name: fill(rng.choice(words.details[name]["values"]), rng) for name in names}
+    item = Item(kind, brand, color, material, modifier, features, size, count, details, fragments)
     title = draw_title(item, titled, rng)
     if material and not (material in title.lower() or rng.random() < 0.95):
         item = replace(item, material=None)
     separator = rng.choice(["; ", "; ", ", "])
-    path = FAMILIES[kind.family]
+    path = FAMILIES[kind.family] if rng.random() < 0.5 else rng.choice(words.paths)
     return {
         "product_id": f"{kind.noun} {number}",
         "title": title,
         "category": rng.choices(
-            [f"{path} > {kind.leaf}", path, path.split(" > ")[-1], kind.leaf, None], [60, 12, 10, 10, 8]
+            [f"{path} > {kind.leaf}", path, path.split(" > ")[-1], kind.leaf, None], [50, 22, 10, 10, 8]
         )[0],
         "color": color and (color.title() if rng.random() < 0.95 or color not in title.lower() else color),
         "material": item.material,
         "size": size if size and (rng.random() < 0.9 or size not in title) else None,
         "features": separator.join(strip_article(feature) for feature in listed) or None,
+        **details,
         "brand": brand if brand and (rng.random() < 0.75 or brand not in title) else None,
-        "description": draw_text(item, rng),
+        "description": draw_text(item, words, rng),
     }
+
+
+def fill(value: str, rng: random.Random) -> str:
+    name = f"{invented_brand(rng).split()[0]} {invented_brand(rng).split()[0]}"
+    return value.format(n=rng.randint(2, 60), m=rng.randint(1, 9), name=name)
 
 
 def draw_color(rng: random.Random) -> str:
@@ -170,9 +249,13 @@ def draw_title(item: Item, titled: list[str], rng: random.Random) -> str:
             after.append(f"{item.color} {item.material}".title())
         else:
             after.append(item.color.title())
-    if item.size and rng.random() < 0.55:
+    if item.size and rng.random() < 0.15:
+        title = f"{item.size} {title}"
+    elif item.size and rng.random() < 0.5:
         after.append(item.size)
     rng.shuffle(after)
+    if item.color and item.color not in before and not after and rng.random() < 0.3:
+        title = f"{title} in {item.color.title()}"
     if item.count:
         after.append(f"{rng.choice(['Set of', 'Set of', 'Pack of'])} {item.count}")
     if item.brand and rng.random() < 0.8:
@@ -183,7 +266,7 @@ def draw_title(item: Item, titled: list[str], rng: random.Random) -> str:
     return ", ".join([title, *after])
 
 
-def draw_text(item: Item, rng: random.Random) -> str:
+def draw_text(item: Item, words: Words, rng: random.Random) -> str:
     """Write a text that says nothing but what stands in the row or is true of the kind."""
     kind, brand, color, material = item.kind, item.brand, item.color, item.material
     noun, plural = kind.noun, kind.plural
@@ -201,25 +284,27 @@ def draw_text(item: Item, rng: random.Random) -> str:
 
     def named(*, with_modifier: bool = True, branded: bool = False) -> str:
         """Return the noun with those of its attributes that have not been said, and strike them off."""
-        words = [left.pop("brand", None)] if branded else []
-        words.append(item.modifier if with_modifier and item.modifier and rng.random() < 0.85 else None)
-        words.append(left.pop("color", None) if rng.random() < 0.65 else None)
-        words.append(left.pop("material", None) if rng.random() < 0.65 else None)
-        return " ".join(word for word in (*words, noun) if word)
+        before = [left.pop("brand", None)] if branded else []
+        before.append(item.modifier if with_modifier and item.modifier and rng.random() < 0.85 else None)
+        before.append(left.pop("color", None) if rng.random() < 0.65 else None)
+        before.append(left.pop("material", None) if rng.random() < 0.65 else None)
+        return " ".join(word for word in (*before, noun) if word)
 
     def a(words: str) -> str:
         return words if plural else f"{article(words)} {words}"
 
-    openers = ["this", "this", "this", "a_that"]
+    openers = ["this", "this", "this"]
+    if kind.family != "grocery":  # "a rice" is no English
+        openers += ["a_that", "from_brand"] if left["brand"] else ["a_that"]
     if left["brand"]:
-        openers += ["the_brand", "the_brand", "from_brand", "brand_makes"]
+        openers += ["the_brand", "the_brand", "brand_makes"]
     if material:
         openers += ["made_of", "made_of"]
     if color:
         openers += ["in_color"]
-    if item.features:
+    if item.features and not item.fragments:
         openers += ["with_feature", "with_feature"]
-    openers += ["says_first"]
+    openers += ["says_first"] if says else []
     match rng.choice(openers):
         case "this":
             first = f"{this} {named()} {does}."
@@ -245,10 +330,15 @@ def draw_text(item: Item, rng: random.Random) -> str:
         case _:
             first = f"{says.pop()} {this} {named()} {does}."
 
-    middle = [says.pop()]
+    middle = [says.pop()] if says else []
     if rng.random() < 0.5 and says:
         middle.append(says.pop())
-    if left["features"]:
+    if left["features"] and item.fragments:
+        listing = ", ".join(left["features"])
+        middle.append(
+            rng.choice(["Features: {}.", "Details: {}.", "In short: {}.", "Good to know: {}."]).format(listing)
+        )
+    elif left["features"]:
         said = join(left["features"])
         middle.append(
             rng.choice(
@@ -285,9 +375,14 @@ def draw_text(item: Item, rng: random.Random) -> str:
     if rng.random() < 0.35:
         places = join(rng.sample(kind.where, rng.randint(1, min(2, len(kind.where)))), "or")
         middle.append(f"{it} {'work' if plural else 'works'} well {places}.")
+    for name, value in item.details.items():
+        if rng.random() < 0.8:
+            slots = {"v": value, "a": article(value), "it": it.lower(), "It": it, "noun": noun}
+            middle.append(capital(in_number(rng.choice(words.details[name]["says"]), plural).format(**slots)))
     rng.shuffle(middle)
     if more_does and rng.random() < 0.3:
-        middle.append(f"{it} also {more_does[0]}.")
+        verb, _, rest = more_does[0].partition(" ")
+        middle.append(f"{it} {verb} also {rest}." if verb in ("is", "are") else f"{it} also {more_does[0]}.")
     last = []
     if item.size and rng.random() < 0.6:
         last.append(size_sentence(kind, item.size, it, rng))
@@ -315,7 +410,18 @@ def join(words: list[str], last: str = "and") -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
-def compose_all(folder: Path, each: int, rng: random.Random) -> Iterator[dict[str, str | None]]:
-    for kind in read_kinds(folder):
+def compose_all(folder: Path, each: int, named: int, rng: random.Random) -> Iterator[dict[str, str | None]]:
+    """Compose `each` texts for every kind, and `named` for every family of kinds that are known by name only."""
+    details = tomllib.loads((folder / "details.toml").read_text(encoding="utf-8"))
+    phrases = tomllib.loads((folder / "phrases.toml").read_text(encoding="utf-8"))
+    families = read_families(folder / "families")
+    words = {
+        family.name: Words(family.paths, {name: details[name] for name in family.details}, **phrases)
+        for family in families.values()
+    }
+    for kind in read_kinds(folder / "kinds"):
         for number in range(each):
-            yield compose(kind, number, rng)
+            yield compose(kind, words[kind.family], number, rng)
+    for family in families.values():
+        for number in range(named):
+            yield compose(family.kind(rng), words[family.name], number, rng)

@@ -47,11 +47,12 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_product_is_in_both_catalogs(directory: Path) -> None:
-    training = pl.read_parquet(directory / "training.parquet")
     validation = pl.read_parquet(directory / "validation.parquet")
-    assert not set(training["product_id"]) & set(validation["product_id"])
     assert 20 < validation["product_id"].n_unique() < 60  # a tenth of 400, give or take
-    assert training.columns == validation.columns
+    for name in ("training", "finishing"):
+        training = pl.read_parquet(directory / f"{name}.parquet")
+        assert not set(training["product_id"]) & set(validation["product_id"])
+        assert set(validation.columns) < set(training.columns)
 
 
 def test_a_text_begins_where_it_names_its_product(directory: Path) -> None:
@@ -99,19 +100,61 @@ def test_every_kind_is_complete_and_free_of_claims() -> None:
             assert not re.search(r"\d|guarantee|perfect|best\b", sentence), sentence
 
 
+def test_every_family_is_complete_and_free_of_claims() -> None:
+    families = written.read_families(JOB / "families")
+    assert families.keys() == written.FAMILIES.keys()
+    assert sum(len(family.nouns) for family in families.values()) > 2000
+    for family in families.values():
+        assert family.does and family.where and len(family.says) >= 6 and family.modifiers and family.features
+        for sentence in family.says:
+            assert re.fullmatch(r"[A-Z\"'].*[.!?]", sentence), sentence
+            assert not re.search(r"\d|guarantee|perfect|best\b", sentence), sentence
+
+
 def test_composed_texts_say_nothing_that_is_not_in_their_row() -> None:
     rng = random.Random(3)
-    for kind in written.read_kinds(JOB / "kinds"):
-        row = written.compose(kind, 1, rng)
+    kinds = written.read_kinds(JOB / "kinds")
+    families = written.read_families(JOB / "families")
+    checked = 0
+    for row in written.compose_all(JOB, 2, 60, rng):
+        noun = (row["product_id"] or "").rpartition(" ")[0]
         prompt = " ".join(str(value).lower() for name, value in row.items() if name != "description" and value)
         # What the kind's own fragments say is checked above; leave them out here.
         text = row["description"] or ""
-        for fragment in (kind.noun, *kind.does, *kind.where, *kind.says):
+        own = [kind for kind in kinds if kind.noun == noun]
+        fragments = [fragment for kind in own for fragment in (*kind.does, *kind.where, *kind.says)]
+        for family in families.values():
+            if noun in family.nouns:
+                does = [written.in_number(does, written.is_plural(noun)) for does in family.does]
+                fragments += [*does, *family.where, *family.says]
+        for fragment in (noun, *fragments):
             text = text.replace(fragment, "").replace(fragment.capitalize(), "")
         for color in colors_in(text):
-            assert color in prompt, (color, row)
+            # "deep slate blue mixing bowls" are deep bowls in slate blue.
+            assert color in prompt or color.split(" ", 1)[-1] in prompt, (color, row)
         for number in re.findall(r"\d+", text):
             assert number in prompt, (number, row)
+        assert not re.search(r"[{}|]", text), row
+        checked += 1
+    assert checked > 1500
+
+
+def test_the_verb_agrees_with_the_product() -> None:
+    assert written.in_number("{holds|hold} {its|their} shape", plural=False) == "holds its shape"
+    assert written.in_number("{holds|hold} {its|their} shape", plural=True) == "hold their shape"
+    assert written.is_plural("canisters") and not written.is_plural("glass") and not written.is_plural("wall canvas")
+
+
+@pytest.mark.parametrize(
+    ("body", "features"),
+    [
+        ("A lamp with a linen shade and a brass base, for desks.", ["linen shade", "brass base"]),
+        ("It features our best work and your ideas.", []),
+        ("Boasts rich, warm tones.", []),
+    ],
+)
+def test_features_are_mined_as_phrases(body: str, features: list[str]) -> None:
+    assert faces.features_in(body) == features
 
 
 def test_an_invented_brand_is_a_name() -> None:
