@@ -24,11 +24,15 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One row's prompt and the seed of its random stream; `attempt` picks another part of the stream."""
+    """One row's prompt and the seed of its random stream; `attempt` picks another part of the stream.
+
+    `max_new_tokens` cuts this row shorter than the parameters would.
+    """
 
     prompt_token_ids: tuple[int, ...]
     seed: int
     attempt: int = 1
+    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

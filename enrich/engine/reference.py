@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from enrich.engine import sampling
+from enrich.engine.memory import is_out_of_memory
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
 from enrich.errors import TryAgain
 
@@ -48,7 +49,7 @@ class ReferenceEngine:
             try:
                 completions = self._run(batch, width, self._filled(len(batch), rows), should_stop)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._shrink(len(batch), width, error)
                 continue
@@ -100,7 +101,9 @@ class ReferenceEngine:
             stopping_criteria=StoppingCriteriaList([_StopWhen(should_stop)]),
         )
         new_ids: list[list[int]] = output[:, width:].tolist()
-        completions = [self._completion(ids) for ids in new_ids[: len(batch)]]
+        completions = [
+            self._completion(ids[: request.max_new_tokens]) for ids, request in zip(new_ids, batch, strict=False)
+        ]
         self.stats.prompt_tokens += sum(lengths[: len(batch)])
         self.stats.prefill_positions += rows * width
         self.stats.generated_tokens += sum(len(completion.token_ids) for completion in completions)
@@ -136,7 +139,3 @@ class _StopWhen(StoppingCriteria):  # type: ignore[misc]
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:  # noqa: ARG002
         return torch.full((len(input_ids),), self._should_stop(), device=input_ids.device)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error).lower()

@@ -34,8 +34,11 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return c0, c1, c2, c3
 
 
-def uniform(seeds: Tensor, attempts: Tensor, step: int) -> Tensor:
-    """Return one number in [0, 1) for each row: float64 [batch] (float32 where the device has no float64)."""
+def uniform(seeds: Tensor, attempts: Tensor, step: int | Tensor) -> Tensor:
+    """Return one number in [0, 1) for each row: float64 [batch] (float32 where the device has no float64).
+
+    `step` is the number of tokens drawn before: one for all rows, or one each [batch].
+    """
     zeros = torch.zeros_like(seeds)
     words = philox((zeros + step, attempts, zeros, zeros), (seeds & _MASK, (seeds >> 32) & _MASK))
     if seeds.device.type == "mps":
@@ -43,21 +46,31 @@ def uniform(seeds: Tensor, attempts: Tensor, step: int) -> Tensor:
     return ((words[0] >> 5) * 2**26 + (words[1] >> 6)).to(torch.float64) * 2.0**-53
 
 
-def penalize(logits: Tensor, generated: Tensor, penalty: float) -> Tensor:
-    """Make the tokens in `generated` [batch, so far] less likely in `logits` [batch, vocabulary]."""
-    if penalty == 1.0 or not generated.shape[1]:
+def penalize(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Tensor:
+    """Make the tokens in `generated` [batch, so far] less likely in `logits` [batch, vocabulary].
+
+    `penalty` is one number, or one for each row [batch, 1]. A token that stands several times counts once.
+    """
+    if not generated.shape[1] or (isinstance(penalty, float) and penalty == 1.0):
         return logits
     scores = logits.gather(1, generated)
     return logits.scatter(1, generated, torch.where(scores > 0, scores / penalty, scores * penalty))
 
 
-def choose(logits: Tensor, generated: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
+def choose(
+    logits: Tensor, generated: Tensor, uniforms: Tensor, params: SamplingParams, counts: Tensor | None = None
+) -> Tensor:
     """Choose each row's next token: [batch].
 
-    `logits` are [batch, vocabulary] float32, `generated` the tokens so far [batch, so far], `uniforms` as `uniform`
-    gives them [batch].
+    `logits` are [batch, vocabulary] float32, `generated` the tokens so far [batch, so far], of which only the first
+    `counts` [batch] are meant where that is given, `uniforms` as `uniform` gives them [batch].
     """
-    logits = penalize(logits, generated, params.repetition_penalty)
+    penalty: float | Tensor = params.repetition_penalty
+    if counts is not None and penalty != 1.0:
+        columns = torch.arange(generated.shape[1], device=generated.device)
+        generated = torch.where(columns < counts[:, None], generated, generated[:, :1])
+        penalty = torch.where(counts > 0, penalty, 1.0)[:, None]
+    logits = penalize(logits, generated, penalty)
     if params.temperature == 0:
         return logits.argmax(dim=1)
     k = min(params.top_k or logits.shape[1], logits.shape[1])

@@ -1,0 +1,281 @@
+"""The continuous engine: a fixed number of slots, each refilled with the next row as soon as its own is done.
+
+A prompt is computed up to its last token in a prefill, several rows at once; the last token is the first that is
+decoded, beside rows that are further on. Every decode step has the same shapes, whatever its rows, so a row's text does
+not depend on its neighbours, and on a GPU the step is captured once as a CUDA graph and replayed.
+
+Shapes: S slots, P rows of a prefill, W prompt width, L = W + new tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from enrich.engine import sampling
+from enrich.engine.memory import is_out_of_memory
+from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
+from enrich.engine.slots import SlotCache
+from enrich.errors import TryAgain
+
+# On a CPU, matrix products give a row the same float32 bits whatever rows stand beside it, if their number is a
+# multiple of the kernels' tile height (4 with AVX2). Slots are counted in multiples of this.
+_CPU_TILE_ROWS = 16
+_GPU_CHECK_EVERY = 4  # decode steps between two looks at what they drew: a look waits for the device
+
+
+class ContinuousEngine:
+    """Runs any causal language model of transformers whose layers all attend to the whole text."""
+
+    def __init__(self, model: Any, end_token_id: int | None, params: SamplingParams, stats: EngineStats) -> None:
+        self.stats = stats
+        self._model = model
+        self._params = params
+        config = model.generation_config.eos_token_id
+        ends = config if isinstance(config, list) else [config]
+        self._ends = {end for end in [*ends, end_token_id] if end is not None}
+        model.generation_config = GenerationConfig()  # a model's own sampling defaults must not join in
+        self._on_gpu = model.device.type == "cuda"
+        self._same_bits = model.dtype == torch.float32 and model.device.type == "cpu"
+        self._largest: int | None = None  # slots that fit, set once memory has run out
+
+    def generate(
+        self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield (index, completion) as rows finish, the shorter texts first; see `Engine.generate`."""
+        waiting = deque(enumerate(requests))
+        while waiting and not should_stop():
+            slots = self._num_slots(len(waiting), batch_rows)
+            batch = None
+            try:
+                batch = _Batch(
+                    self._model, self._params, self.stats, self._ends, width, slots,
+                    steps=_GPU_CHECK_EVERY if self._on_gpu else 1, shrinkable=self._same_bits,
+                )  # fmt: skip
+                yield from batch.run(waiting, should_stop)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if batch:
+                    waiting.extendleft(reversed(batch.give_back()))
+                del batch
+                self._shrink(slots, width, error)
+
+    def _num_slots(self, rows: int, batch_rows: int) -> int:
+        """Return how many slots to run: on a CPU no more than there are rows, elsewhere always the same number."""
+        slots = min(batch_rows, self._largest or batch_rows)
+        if self._same_bits:
+            return -(-min(rows, slots) // _CPU_TILE_ROWS) * _CPU_TILE_ROWS
+        return slots
+
+    def _shrink(self, slots: int, width: int, error: BaseException) -> None:
+        if self._on_gpu:
+            torch.cuda.empty_cache()
+        smallest = _CPU_TILE_ROWS if self._same_bits else 1
+        if slots <= smallest:
+            raise TryAgain(
+                f"out of memory on {self._model.device} with {slots} rows of {width} + {self._params.max_new_tokens}"
+                " tokens; free memory, or lower --max-new-tokens or --dtype"
+            ) from error
+        self._largest = max(smallest, slots // 2)
+
+
+class _Batch:
+    """The rows in flight, and the tensors that a decode step reads and writes in place."""
+
+    def __init__(
+        self,
+        model: Any,
+        params: SamplingParams,
+        stats: EngineStats,
+        ends: set[int],
+        width: int,
+        slots: int,
+        steps: int,
+        *,
+        shrinkable: bool,
+    ) -> None:
+        self._model, self._params, self._stats, self._ends = model, params, stats, ends
+        self._steps = steps  # between two looks at what was drawn
+        self._shrinkable = shrinkable
+        self._width = width
+        self._slots = slots
+        self._length = width + params.max_new_tokens
+        # On a GPU a prefill's shape is fixed too, or 16-bit bits would depend on how many rows came in at once.
+        self._prefill_rows = None if shrinkable else max(1, slots // 8)
+        self._rows: list[tuple[int, Request] | None] = [None] * slots
+        self._drawn: list[list[int]] = [[] for _ in range(slots)]  # tokens that each slot's row has so far
+        device = model.device
+        layers = model.config.get_text_config().num_hidden_layers
+        self._cache = SlotCache(layers, slots, self._length, device)
+        self._tokens = torch.zeros(slots, dtype=torch.long, device=device)  # last token of each row, not yet decoded
+        self._counts = torch.zeros(slots, dtype=torch.long, device=device)  # tokens drawn
+        self._seeds = torch.zeros(slots, dtype=torch.long, device=device)
+        self._attempts = torch.zeros(slots, dtype=torch.long, device=device)
+        self._recent = torch.zeros(steps, slots, dtype=torch.long, device=device)  # drawn since the last look
+        self._tick = torch.zeros(1, dtype=torch.long, device=device)  # where the next step writes to it
+        # One column more than there are tokens, for rows that are done and decode on until that is noticed.
+        self._generated = torch.zeros(slots, params.max_new_tokens + 1, dtype=torch.long, device=device)
+        self._columns = torch.arange(self._length, device=device)
+        self._lowest = torch.finfo(model.dtype).min
+        causal = torch.full((width, width), self._lowest, dtype=model.dtype, device=device).triu(1)
+        self._causal_mask = causal[None, None]
+        self._prefill_positions = torch.arange(width, device=device)[None]
+        self._graph: Any = None
+
+    def give_back(self) -> list[tuple[int, Request]]:
+        """Return the rows that have not finished, as if they had never been taken."""
+        rows = [row for row in self._rows if row is not None]
+        self._stats.prompt_tokens -= sum(len(request.prompt_token_ids) for _, request in rows)
+        return rows
+
+    @torch.inference_mode()
+    def run(
+        self, waiting: deque[tuple[int, Request]], should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Take rows from `waiting` until there are none left, and yield them as they finish."""
+        while not should_stop():
+            free = [slot for slot, row in enumerate(self._rows) if row is None]
+            # A refill costs a pass through the model: on a CPU for its rows, on a GPU whatever their number.
+            if waiting and (len(free) == self._slots or len(free) * 8 >= self._slots or not self._prefill_rows):
+                self._fill(free, waiting)
+            active = sum(row is not None for row in self._rows)
+            if not active:
+                return
+            if self._shrinkable and not waiting and active * 2 < self._slots > _CPU_TILE_ROWS:
+                self._shrink(active)
+            for _ in range(self._steps):
+                self._step()
+            self._stats.decode_positions += self._slots * self._steps
+            yield from self._finished()
+
+    def _fill(self, free: list[int], waiting: deque[tuple[int, Request]]) -> None:
+        """Prefill the next rows into the free slots, all but the last token of each."""
+        while free and waiting:
+            most = self._prefill_rows or len(free)
+            taken = [(slot, *waiting.popleft()) for slot in free[: min(most, len(waiting))]]
+            free = free[len(taken) :]
+            for slot, index, request in taken:
+                self._rows[slot] = (index, request)
+                self._drawn[slot] = []
+            rows = most if self._prefill_rows else len(taken)
+            ids = torch.zeros(rows, self._width, dtype=torch.long)
+            for row, (_, _, request) in enumerate(taken):
+                ids[row, : len(request.prompt_token_ids) - 1] = torch.tensor(request.prompt_token_ids[:-1])
+            device = self._tokens.device
+            slots = torch.tensor([slot for slot, _, _ in taken])
+            spare = torch.full((rows - len(taken),), self._slots)  # filler rows write beyond the slots
+            self._cache.prefilled = torch.cat([slots, spare]).to(device)
+            self._base(
+                input_ids=ids.to(device),
+                position_ids=self._prefill_positions.expand(rows, -1),
+                attention_mask=self._causal_mask,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+            self._cache.prefilled = None
+            slots = slots.to(device)
+            lengths = [len(request.prompt_token_ids) for _, _, request in taken]
+            self._put(self._tokens, slots, [request.prompt_token_ids[-1] for _, _, request in taken])
+            self._put(self._cache.positions, slots, [length - 1 for length in lengths])
+            self._put(self._counts, slots, [0] * len(taken))
+            self._put(self._seeds, slots, [request.seed for _, _, request in taken])
+            self._put(self._attempts, slots, [request.attempt for _, _, request in taken])
+            self._stats.prompt_tokens += sum(lengths)
+            self._stats.prefill_positions += rows * self._width
+
+    @property
+    def _base(self) -> Any:
+        """The model without its head: a prefill needs no logits."""
+        return self._model.base_model
+
+    @staticmethod
+    def _put(target: Tensor, slots: Tensor, values: list[int]) -> None:
+        target[slots] = torch.tensor(values, device=target.device)
+
+    def _step(self) -> None:
+        if self._tokens.device.type != "cuda":
+            self._decode()
+        elif self._graph is None:
+            self._graph = self._capture()
+        else:
+            self._graph.replay()
+
+    def _capture(self) -> Any:
+        """Run a step, which also warms up what a capture must not see, and capture the next one."""
+        self._decode()
+        state = (self._tokens, self._cache.positions, self._counts, self._generated, self._recent, self._tick)
+        before = [tensor.clone() for tensor in state]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._decode()
+        for tensor, value in zip(state, before, strict=True):
+            tensor.copy_(value)
+        return graph
+
+    def _decode(self) -> None:
+        """Draw the next token of every slot, in place: nothing here waits for the device."""
+        positions = self._cache.positions
+        seen = self._columns <= positions[:, None]  # [S, L]
+        mask = torch.where(seen, 0.0, self._lowest).to(self._model.dtype)[:, None, None]
+        logits = self._model(
+            input_ids=self._tokens[:, None],
+            position_ids=positions[:, None],
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).logits[:, -1]
+        uniforms = sampling.uniform(self._seeds, self._attempts, self._counts)
+        tokens = sampling.choose(logits.float(), self._generated, uniforms, self._params, self._counts)
+        self._generated.scatter_(1, self._counts.clamp(max=self._params.max_new_tokens)[:, None], tokens[:, None])
+        self._recent.index_copy_(0, self._tick, tokens[None])
+        self._tick.add_(1).remainder_(self._steps)
+        self._tokens.copy_(tokens)
+        self._counts.add_(1)
+        positions.add_(1).clamp_(max=self._length - 1)
+
+    def _finished(self) -> Iterator[tuple[int, Completion]]:
+        """Read what was drawn since the last look; yield the rows that are done and free their slots."""
+        recent = self._recent.T.tolist()
+        for slot, row in enumerate(self._rows):
+            if row is None:
+                continue
+            index, request = row
+            most = min(self._params.max_new_tokens, request.max_new_tokens or self._params.max_new_tokens)
+            drawn = self._drawn[slot]
+            end = next((number for number, token in enumerate(recent[slot]) if token in self._ends), None)
+            drawn += recent[slot][:end]
+            stopped = end is not None and len(drawn) < most
+            if not stopped and len(drawn) < most:
+                continue
+            self._rows[slot] = None
+            del drawn[most:]
+            self._stats.generated_tokens += len(drawn)
+            yield index, Completion(tuple(drawn), "stop" if stopped else "length")
+
+    def _shrink(self, active: int) -> None:
+        """Go on with fewer slots once most are free and no row waits."""
+        slots = -(-active // _CPU_TILE_ROWS) * _CPU_TILE_ROWS
+        if slots >= self._slots:
+            return
+        kept = [slot for slot, row in enumerate(self._rows) if row is not None]
+        index = torch.tensor(kept)
+        self._cache.keep(index, slots)
+
+        def shrunk(tensor: Tensor) -> Tensor:
+            smaller = tensor.new_zeros(slots, *tensor.shape[1:])
+            smaller[: len(kept)] = tensor[index]
+            return smaller
+
+        self._recent = self._recent.new_zeros(self._steps, slots)
+        self._tokens, self._counts, self._seeds = map(shrunk, (self._tokens, self._counts, self._seeds))
+        self._attempts, self._generated = map(shrunk, (self._attempts, self._generated))
+        filler = slots - len(kept)
+        self._rows = [*(self._rows[slot] for slot in kept), *[None] * filler]
+        self._drawn = [*(self._drawn[slot] for slot in kept), *([] for _ in range(filler))]
+        self._slots = slots

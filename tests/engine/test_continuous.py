@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from enrich.engine.continuous import ContinuousEngine
+from enrich.engine.protocol import Completion, Engine, EngineStats, Request, SamplingParams
+from enrich.engine.reference import ReferenceEngine
+from enrich.errors import TryAgain
+
+SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)
+GREEDY = SamplingParams(max_new_tokens=24, temperature=0, repetition_penalty=1.0)
+WIDTH = 32
+END = 0
+ENDS = list(range(0, 400, 25))  # of random models many tokens must end a text, or none ever would
+
+
+def gpt2() -> GPT2LMHeadModel:
+    torch.manual_seed(1)
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=400, n_positions=96, n_embd=64, n_layer=3, n_head=4, eos_token_id=END, bos_token_id=END)
+    )
+
+
+def llama() -> LlamaForCausalLM:
+    torch.manual_seed(2)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=96, eos_token_id=END, bos_token_id=END,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(params=[gpt2, llama])
+def model(request: pytest.FixtureRequest) -> torch.nn.Module:
+    made: torch.nn.Module = request.param()
+    for parameter in made.parameters():  # larger than freshly made ones, whose logits hardly differ
+        if parameter.dim() > 1:
+            parameter.data.mul_(4)
+    made.set_attn_implementation("eager")
+    return made.eval()
+
+
+def make_engine(kind: type, model: torch.nn.Module, params: SamplingParams, stats: EngineStats | None = None) -> Engine:
+    model.generation_config.eos_token_id = ENDS
+    engine: Engine = kind(model, END, params, stats or EngineStats())
+    return engine
+
+
+def make_requests(num: int, seed: int = 0) -> list[Request]:
+    rng = random.Random(seed)
+    return [
+        Request(tuple(rng.randrange(1, 400) for _ in range(rng.randint(1, WIDTH))), seed=rng.getrandbits(63))
+        for _ in range(num)
+    ]
+
+
+def run(engine: Engine, requests: list[Request], batch_rows: int) -> list[Completion]:
+    found = list(engine.generate(requests, WIDTH, batch_rows, lambda: False))
+    assert sorted(index for index, _ in found) == list(range(len(requests)))
+    return [completion for _, completion in sorted(found, key=lambda one: one[0])]
+
+
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED])
+def test_the_tokens_are_those_of_the_reference_engine(model: torch.nn.Module, params: SamplingParams) -> None:
+    requests = make_requests(120)
+    expected = run(make_engine(ReferenceEngine, model, params), requests, 16)
+    assert run(make_engine(ContinuousEngine, model, params), requests, 16) == expected
+    assert {completion.finish_reason for completion in expected} == {"stop", "length"}
+
+
+def test_neither_slots_nor_order_nor_neighbours_change_a_row(model: torch.nn.Module) -> None:
+    requests = make_requests(70)
+    engine = make_engine(ContinuousEngine, model, SAMPLED)
+    expected = run(engine, requests, 8)
+    assert run(engine, requests, 32) == expected
+    assert run(engine, requests, 128) == expected
+    order = random.Random(3).sample(range(70), 70)
+    shuffled = run(engine, [requests[index] for index in order], 32)
+    assert [shuffled[order.index(index)] for index in range(70)] == expected
+    assert [run(engine, [request], 32)[0] for request in requests[:5]] == expected[:5]
+
+
+def test_sixteen_bit_rows_do_not_depend_on_their_order(model: torch.nn.Module) -> None:
+    requests = make_requests(50)
+    engine = make_engine(ContinuousEngine, model.to(torch.bfloat16), SAMPLED)
+    expected = run(engine, requests, 16)
+    assert run(engine, requests[::-1], 16)[::-1] == expected
+
+
+def test_another_attempt_draws_other_tokens(model: torch.nn.Module) -> None:
+    requests = make_requests(20)
+    engine = make_engine(ContinuousEngine, model, SAMPLED)
+    again = run(engine, [replace(request, attempt=2) for request in requests], 16)
+    assert sum(one == other for one, other in zip(run(engine, requests, 16), again, strict=True)) < 3
+
+
+def test_slots_are_refilled_while_others_go_on(model: torch.nn.Module) -> None:
+    stats, base = EngineStats(), EngineStats()
+    requests = make_requests(200)
+    run(make_engine(ContinuousEngine, model, SAMPLED, stats), requests, 16)
+    run(make_engine(ReferenceEngine, model, SAMPLED, base), requests, 16)
+    assert stats.generated_tokens == base.generated_tokens
+    assert stats.prompt_tokens == base.prompt_tokens
+    assert stats.decode_waste < 0.75 * base.decode_waste
+
+
+def test_a_stop_leaves_the_rows_in_flight_out(model: torch.nn.Module) -> None:
+    requests = make_requests(40)
+    engine = make_engine(ContinuousEngine, model, SAMPLED)
+    expected = run(engine, requests, 16)
+    looks = iter(range(12))
+    found = dict(engine.generate(requests, WIDTH, 16, lambda: next(looks, None) is None))
+    assert 0 < len(found) < len(requests)
+    assert all(completion == expected[index] for index, completion in found.items())
+
+
+def test_memory_that_runs_out_halves_the_slots_and_redoes_only_rows_in_flight(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = make_requests(90)
+    expected = run(make_engine(ContinuousEngine, model, SAMPLED), requests, 64)
+    forward, widths = model.forward, []
+
+    def scarce(*args: object, **kwargs: object) -> object:
+        rows = len(kwargs["input_ids"])  # type: ignore[arg-type]
+        widths.append(rows)
+        if rows > 32 and len(widths) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", scarce)
+    stats = EngineStats()
+    assert run(make_engine(ContinuousEngine, model, SAMPLED, stats), requests, 64) == expected
+    assert max(widths[25:]) == 32
+    assert stats.prompt_tokens == sum(len(request.prompt_token_ids) for request in requests)
+
+
+def test_memory_for_not_even_one_tile_is_told(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> object:
+        raise MemoryError("not enough memory: you tried to allocate")
+
+    monkeypatch.setattr(model, "forward", full)
+    with pytest.raises(TryAgain, match="out of memory on cpu with 16 rows of 32 \\+ 24 tokens"):
+        run(make_engine(ContinuousEngine, model, SAMPLED), make_requests(40), 64)
