@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from enrich import durable
 from enrich.errors import CatalogError, ReconciliationError
-from enrich.generation import GENERATION_TYPE, Generation
+from enrich.generation import GENERATION_TYPE
 
 _ROW_GROUP_ROWS = 65_536
 METADATA_KEY = "enrich.run"
@@ -81,13 +80,11 @@ class OutputWriter:
         self._digest = _TextsDigest()
         self.num_rows = 0
 
-    def write(
-        self, batch: pa.RecordBatch, texts: Sequence[str | None], generations: Sequence[Generation]
-    ) -> pa.RecordBatch:
+    def write(self, batch: pa.RecordBatch, texts: pa.Array, generations: pa.StructArray) -> pa.RecordBatch:
         """Append source rows with their texts and generations; return them as they are published."""
         added = {
-            self._text_column: pa.array(texts, self._schema.field(self._text_column).type),
-            "generation": pa.array([asdict(generation) for generation in generations], GENERATION_TYPE),
+            self._text_column: texts.cast(self._schema.field(self._text_column).type),
+            "generation": generations,
         }
         columns = [added[name] if name in added else batch.column(name) for name in self._schema.names]
         rows = pa.RecordBatch.from_arrays(columns, schema=self._schema)
