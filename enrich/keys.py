@@ -18,12 +18,9 @@ _DIGEST_BYTES = 16
 
 def digest(parts: Iterable[str | bytes]) -> str:
     """Hash the parts to 32 hex digits, their lengths included, so that ("ab", "c") and ("a", "bc") differ."""
-    state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in parts:
-        raw = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
-        state.update(len(raw).to_bytes(8, "little"))
-        state.update(raw)
-    return state.hexdigest()
+    raws = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts]
+    framed = b"".join(piece for raw in raws for piece in (len(raw).to_bytes(8, "little"), raw))
+    return hashlib.blake2b(framed, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 class KeyMaker:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, overload
 
 import numpy as np
@@ -164,6 +164,10 @@ def _text(value: Any) -> str:
 
 def _category(value: Any) -> str:
     """Return a category path with its levels joined by " > ", most general first."""
+    return _known_path(value) if _is_short(value) else _path(value)
+
+
+def _path(value: Any) -> str:
     if isinstance(value, str) and value.startswith('["'):  # Flipkart: a list in a string
         value = _json(value, list) or value.strip('[]"')
     if isinstance(value, list) and value and isinstance(value[0], list):  # Amazon: several paths, of which the first
@@ -181,6 +185,13 @@ def _category(value: Any) -> str:
     return "" if is_placeholder(path) else path
 
 
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_REMEMBERED
+
+
+_known_path = lru_cache(_MOST_REMEMBERED)(_path)
+
+
 def _description(value: Any) -> str:
     text = "\n".join(str(item) for item in value if item) if isinstance(value, list) else _raw(value)
     return "" if is_placeholder(clean(text)) else text
@@ -194,12 +205,22 @@ def _attributes(named: list[tuple[str, Any]]) -> Iterator[Attribute]:
     """Yield the attributes that have a value, columns that hold several of them taken apart."""
     seen = set()
     for label, value in named:
-        for name, text in _pairs(label, value):
-            if name and text and not is_placeholder(text) and (name, text) not in seen:
-                seen.add((name, text))
-                yield Attribute(name, text)
+        if value is None:
+            continue
+        for attribute in _known_cell(label, value) if _is_short(value) else _cell(label, value):
+            if attribute not in seen:
+                seen.add(attribute)
+                yield attribute
                 if len(seen) == _MOST_ATTRIBUTES:
                     return
+
+
+def _cell(label: str, value: Any) -> tuple[Attribute, ...]:
+    pairs = _pairs(label, value)
+    return tuple(Attribute(name, text) for name, text in pairs if name and text and not is_placeholder(text))
+
+
+_known_cell = lru_cache(_MOST_REMEMBERED)(_cell)
 
 
 def _pairs(label: str, value: Any) -> Iterator[tuple[str, str]]:
