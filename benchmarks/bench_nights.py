@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -77,8 +77,7 @@ def publish_first_night(catalog: Path) -> None:
             for first in range(0, survey.rows, 8192):
                 yield outcome_table([outcome(n) for n in range(first, min(first + 8192, survey.rows))])
 
-    publish(run, survey, MadeUp(checkpoint.directory, checkpoint.run_id, 1, 1.0), 0, started, partial=False)
-    checkpoint.remove()
+    publish(run, survey, MadeUp(checkpoint.directory, checkpoint.run_id, 1, 1.0, {}), 0, started, partial=False)
 
 
 def run_with_canned_texts(catalog: Path) -> None:
@@ -96,29 +95,41 @@ def run_with_canned_texts(catalog: Path) -> None:
     run(RunConfig(str(catalog), commit_rows=16_384, batch_size=4096, batch_tokens=10**7, **OPTIONS))
 
 
-def measure(command: Sequence[str]) -> tuple[float, int]:
-    """Return a process's seconds and its peak memory in MiB."""
+class Cost(NamedTuple):
+    """What a process took. On a machine that others use too, its time on the processors says more than the clock."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+def measure(command: Sequence[str]) -> Cost:
     started = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed with exit code {process.returncode}")
-    return time.monotonic() - started, round(usage.ru_maxrss / 1024)
+    return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def report(case: str, commands: Sequence[str], repeat: int = 1, beside: Sequence[str] = ()) -> None:
-    """Print a command's median time and peak memory; with `beside`, run in turn, that one's too, and the ratios."""
-    runs = [(measure(beside) if beside else None, measure(commands)) for _ in range(repeat)]
-    result: dict[str, Any] = {"case": case, "runs": repeat}
-    result["seconds"] = round(statistics.median(one[0] for _, one in runs), 2)
-    result["peak_mib"] = max(one[1] for _, one in runs)
+def report(case: str, command: Sequence[str], repeat: int = 1, beside: Sequence[str] = ()) -> None:
+    """Print a command's median cost; with `beside`, run in turn, that one's too, and the ratios of their seconds."""
+    runs = [(measure(beside) if beside else None, measure(command)) for _ in range(repeat)]
+    result: dict[str, Any] = {"case": case, "runs": repeat, **median(one for _, one in runs)}
     pairs = [(other, one) for other, one in runs if other is not None]
     if pairs:
-        result["polars_seconds"] = round(statistics.median(other[0] for other, _ in pairs), 2)
-        result["polars_peak_mib"] = max(other[1] for other, _ in pairs)
-        result["times_polars"] = [round(one[0] / other[0], 2) for other, one in pairs]
+        result["polars"] = median(other for other, _ in pairs)
+        result["times_polars"] = [round(one.seconds / other.seconds, 2) for other, one in pairs]
+        result["times_polars_cpu"] = [round(one.cpu_seconds / other.cpu_seconds, 2) for other, one in pairs]
     print(json.dumps(result), flush=True)
+
+
+def median(costs: Iterable[Cost]) -> dict[str, float]:
+    return {
+        name: round(statistics.median(values), 2)
+        for name, values in zip(Cost._fields, zip(*costs, strict=True), strict=True)
+    }
 
 
 def main() -> None:
@@ -143,7 +154,7 @@ def main() -> None:
 
 
 def nights(arguments: argparse.Namespace, directory: Path) -> None:
-    catalog = directory / f"catalog-{arguments.rows}.{arguments.format}"
+    catalog = directory / f"{arguments.format}-{arguments.rows}.{arguments.format}"
     output = catalog.with_suffix(".enriched.parquet")
     reader = "scan_csv" if arguments.format == "csv" else "scan_parquet"
     if not output.exists():

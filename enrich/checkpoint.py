@@ -44,12 +44,15 @@ class _Part:
 
 @dataclass
 class Checkpoint:
-    """An open checkpoint. Use it as a context manager: leaving it commits what is still in memory."""
+    """An open checkpoint. Use it as a context manager: entering it begins it on disk, leaving it commits what is still
+    in memory.
+    """
 
     directory: Path
     run_id: str
     commit_rows: int
     commit_seconds: float
+    fingerprint: Mapping[str, Any]
     notes: list[str] = field(default_factory=list)
     num_done: int = 0  # rows committed or about to be
     _parts: list[_Part] = field(default_factory=list)
@@ -68,33 +71,37 @@ class Checkpoint:
         commit_rows: int = 256,
         commit_seconds: float = 30.0,
     ) -> Checkpoint:
-        """Open the checkpoint in `directory`, or begin one.
+        """Open the checkpoint in `directory`, or one that is begun there when it is entered.
 
         Raises CheckpointMismatch, naming the fields that differ, if it was begun with another fingerprint.
         """
         manifest = directory / "manifest.jsonl"
-        if restart and directory.exists():
-            shutil.rmtree(directory)
+        if directory.exists() and (restart or not manifest.exists()):
+            shutil.rmtree(directory)  # without a manifest it was killed before that was whole: it holds nothing
         if not manifest.exists():
-            if directory.exists():
-                shutil.rmtree(directory)  # killed before its manifest was whole: it holds nothing
-            directory.mkdir(parents=True)
-            header: dict[str, Any] = {
-                "format": _FORMAT,
-                "run_id": run_id,
-                "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "fingerprint": fingerprint,
-            }
-            temporary = directory / "manifest.tmp"
-            temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
-            durable.publish(temporary, manifest)
-            durable.sync_directory(directory.parent)
-            return cls(directory, run_id, commit_rows, commit_seconds)
+            return cls(directory, run_id, commit_rows, commit_seconds, fingerprint)
         header, listed, whole_bytes = _read_manifest(manifest)
         _compare(directory, header["fingerprint"], fingerprint)
-        checkpoint = cls(directory, header["run_id"], commit_rows, commit_seconds)
+        checkpoint = cls(directory, header["run_id"], commit_rows, commit_seconds, fingerprint)
         checkpoint._load(listed, whole_bytes)
         return checkpoint
+
+    def _begin(self) -> None:
+        """Make the directory and its manifest, if they are not there."""
+        manifest = self.directory / "manifest.jsonl"
+        if manifest.exists():
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        header: dict[str, Any] = {
+            "format": _FORMAT,
+            "run_id": self.run_id,
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "fingerprint": self.fingerprint,
+        }
+        temporary = self.directory / "manifest.tmp"
+        temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
+        durable.publish(temporary, manifest)
+        durable.sync_directory(self.directory.parent)
 
     def _load(self, listed: list[_Part], whole_bytes: int) -> None:
         """Take over the whole parts, forget the others."""
@@ -203,6 +210,7 @@ class Checkpoint:
         shutil.rmtree(self.directory)
 
     def __enter__(self) -> Checkpoint:
+        self._begin()
         return self
 
     def __exit__(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,7 +43,7 @@ class _TextsDigest:
     """A hash over texts, statuses and keys, the same however the rows are cut into batches."""
 
     def __init__(self) -> None:
-        self._states = [hashlib.blake2b(digest_size=16) for _ in range(6)]
+        self._states = [hashlib.sha256() for _ in range(6)]  # several times as fast as others where in hardware
 
     def update(self, columns: Sequence[pa.ChunkedArray]) -> None:
         """Take in the columns text, status and key of some rows."""
@@ -59,7 +61,7 @@ class _TextsDigest:
                     )
 
     def hexdigest(self) -> str:
-        return hashlib.blake2b(b"".join(state.digest() for state in self._states), digest_size=16).hexdigest()
+        return hashlib.sha256(b"".join(state.digest() for state in self._states)).hexdigest()[:32]
 
 
 class OutputWriter:
@@ -174,9 +176,14 @@ def is_intact(path: Path, facts: Mapping[str, Any], text_column: str) -> bool:
     """Say whether texts, statuses and keys of a published file are still those that its run wrote."""
     digest = _TextsDigest()
     columns = [text_column, "generation.status", "generation.key"]
-    with pq.ParquetFile(path, pre_buffer=False) as file:
-        for group in range(file.num_row_groups):
-            digest.update(_digested(file.read_row_group(group, columns), text_column))
+    with pq.ParquetFile(path, pre_buffer=False) as file, ThreadPoolExecutor(1) as ahead:
+        # One row group is read while another is hashed.
+        reading = deque[Future[pa.Table]]()
+        for group in range(file.num_row_groups + 1):
+            if group < file.num_row_groups:
+                reading.append(ahead.submit(file.read_row_group, group, columns))
+            if group > 0:
+                digest.update(_digested(reading.popleft().result(), text_column))
     return digest.hexdigest() == facts.get("texts")
 
 

@@ -11,10 +11,9 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -29,6 +28,9 @@ from enrich.generation import (
     text_digest,
 )
 from enrich.outcomes import OUTCOME_SCHEMA
+
+if TYPE_CHECKING:
+    import polars as pl  # imported where it is used: a night on which nothing has changed needs none
 
 _BATCH_ROWS = 65_536
 _MOST_PARTITIONS = 256  # as many files are open at once
@@ -141,6 +143,8 @@ class Earlier:
         `edited` gives, by ordinal, the positions of edited texts for rows with the same id. Such a text goes to the
         first row that has no other, unless it is found by its own key: ids may be shared by variants.
         """
+        import polars as pl
+
         earlier = pl.concat(self._keys) if self._keys else _key_frame(b"").with_columns(position=pl.lit(0, pl.Int64))
         earlier = earlier.unique(["high", "low"], keep="first")
         rows = _key_frame(wanted.keys).with_columns(ordinal=wanted.ordinals)
@@ -210,6 +214,8 @@ def _parents(lists: pa.ListArray, value: str) -> np.ndarray:
 
 def _key_frame(keys: bytes | bytearray) -> pl.DataFrame:
     """Return keys of 16 bytes as two columns of numbers: of bytes, polars would keep a view of 16 more for each."""
+    import polars as pl
+
     halves = np.frombuffer(keys, np.uint64).reshape(-1, 2)
     return pl.DataFrame({"high": halves[:, 0], "low": halves[:, 1]})
 

@@ -67,14 +67,22 @@ def test_rows_are_committed_by_count_and_on_leaving_even_by_an_error(directory: 
 
 
 def test_rows_are_committed_by_time(directory: Path) -> None:
-    checkpoint = open_checkpoint(directory, commit_seconds=0.0)
-    checkpoint.add(outcome(0))
-    assert open_checkpoint(directory).num_listed == 1
+    with open_checkpoint(directory, commit_seconds=0.0) as checkpoint:
+        checkpoint.add(outcome(0))
+        assert open_checkpoint(directory).num_listed == 1
 
 
 def test_the_run_id_is_that_of_the_first_run(directory: Path) -> None:
-    Checkpoint.open(directory, FINGERPRINT, run_id="run-1")
+    with Checkpoint.open(directory, FINGERPRINT, run_id="run-1"):
+        pass
     assert open_checkpoint(directory).run_id == "run-1"
+
+
+def test_it_is_begun_when_it_is_entered(directory: Path) -> None:
+    checkpoint = open_checkpoint(directory)
+    assert not directory.exists()  # a run that dies before it generates leaves nothing
+    with checkpoint:
+        assert [path.name for path in directory.iterdir()] == ["manifest.jsonl"]
 
 
 def test_another_fingerprint_is_refused_with_the_fields_that_differ(directory: Path) -> None:
