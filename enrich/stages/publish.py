@@ -57,22 +57,12 @@ def publish(
         closing(survey.carried.outcomes(scratch)) as carried,
     ):
         made, reused = OutcomeReader(checkpoint.outcomes()), OutcomeReader(carried)
-        blank = [_without_outcome(KEPT, checkpoint.run_id), _without_outcome(PENDING, checkpoint.run_id)]
         for batch, products in run.catalog.batches():
             stop_if_asked(run, committed(checkpoint))
             end = products.first + len(batch)
-            outcomes = pa.concat_tables([made.take_below(end), reused.take_below(end), *blank])
-            joined += len(outcomes) - len(blank)
-            rows = _rows_of(run, survey, products, outcomes, partial=partial)
-            texts = outcomes["text"].take(rows)
-            generations = outcomes["generation"].take(rows)
-            texts, generations = _in_one(texts), _in_one(generations)
-            # A row without a text of ours has what stands in the catalog; an old description is better than none.
-            without = pc.or_(
-                pc.greater_equal(rows, len(outcomes) - len(blank)), pc.equal(generations.field("status"), QUARANTINED)
-            )
-            described = np.asarray(without) & (survey.marks[products.first : end] & DESCRIBED > 0)
-            texts = pc.if_else(without, products.descriptions_where(described), texts)
+            outcomes = pa.concat_tables([made.take_below(end), reused.take_below(end)])
+            joined += len(outcomes)
+            texts, generations = _joined(run, survey, products, outcomes, checkpoint.run_id, partial=partial)
             changes.write(writer.write(batch, texts, generations))
             tally.add(texts, generations)
         counts = tally.counts
@@ -120,27 +110,30 @@ def publish(
     return summary
 
 
-def _without_outcome(status: str, run_id: str) -> pa.Table:
-    return outcome_table([Outcome(-1, None, Generation(status, run_id=run_id))])
+def _joined(
+    run: Run, survey: Survey, products: Products, outcomes: pa.Table, run_id: str, *, partial: bool
+) -> tuple[pa.StringArray, pa.StructArray]:
+    """Return the texts and records of a batch's rows: from their outcomes, or from the catalog where they have none.
 
-
-def _rows_of(run: Run, survey: Survey, products: Products, outcomes: pa.Table, *, partial: bool) -> pa.Array:
-    """Return, for each row of a batch, which of the outcomes is its own; the last two are for rows kept and pending.
-
-    Raises ReconciliationError if a row has none, or two.
+    Raises ReconciliationError if a row that should have an outcome has none, or has two.
     """
-    first, count = products.first, len(products)
-    places = outcomes["ordinal"].to_numpy()[:-2] - first
-    kept, pending = len(places), len(places) + 1
-    rows = np.where(survey.is_kept[first : first + count], kept, pending if partial else -1)
-    if len(places) and (places.min() < 0 or len(np.unique(places)) < len(places)):
+    first, end = products.first, products.first + len(products)
+    kept, pending = len(outcomes), len(outcomes) + 1  # the places of two records for rows without an outcome
+    places = outcomes["ordinal"].to_numpy() - first
+    if len(np.unique(places)) < len(places) or (len(places) and places.min() < 0):
         raise ReconciliationError(f"{run.config.output_path} was withheld: a row has two outcomes")
-    rows[places] = np.arange(len(places))
-    if (missing := np.flatnonzero(rows < 0)).size:
-        raise ReconciliationError(
-            f"{run.config.output_path} was withheld: row {first + missing[0] + 1} of the catalog has no outcome"
-        )
-    return pa.array(rows)
+    chosen = np.where(survey.is_kept[first:end], kept, pending if partial else -1)
+    chosen[places] = np.arange(len(places))
+    if (missing := np.flatnonzero(chosen < 0)).size:
+        row = first + missing[0] + 1
+        raise ReconciliationError(f"{run.config.output_path} was withheld: row {row} of the catalog has no outcome")
+    bare = [Outcome(-1, None, Generation(status, run_id=run_id)) for status in (KEPT, PENDING)]
+    records = pa.concat_tables([outcomes, outcome_table(bare)]).take(chosen).combine_chunks()
+    texts, generations = records["text"].chunk(0), records["generation"].chunk(0)
+    # Where there is no text of ours, what stands in the catalog stays: an old description is better than none.
+    is_old = (chosen >= kept) | np.asarray(pc.equal(generations.field("status"), QUARANTINED))
+    described = is_old & (survey.marks[first:end] & DESCRIBED > 0)
+    return pc.if_else(pa.array(is_old), products.descriptions_where(described), texts), generations
 
 
 class _Tally:
@@ -160,10 +153,6 @@ class _Tally:
         made = generations.filter(pc.equal(status, GENERATED))
         self.prompt_tokens += pc.sum(made.field("prompt_tokens"), min_count=0).as_py()
         self.generated_tokens += pc.sum(made.field("generated_tokens"), min_count=0).as_py()
-
-
-def _in_one(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
 def _check_drift(run: Run, profile: Profile) -> float | None:
