@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrich import durable
 from enrich.generation import GENERATION_TYPE
+
+if TYPE_CHECKING:
+    import polars as pl  # imported where it is used: a night on which nothing has changed needs none
 
 ADDED, CHANGED, REMOVED = "added", "changed", "removed"
 
@@ -41,6 +43,8 @@ class ChangesWriter:
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
 
     def _read_known(self) -> pl.DataFrame:
+        import polars as pl
+
         if not self._before.is_file() or not {self._id, self._text} <= set(pq.read_schema(self._before).names):
             return pl.DataFrame(schema={"id": pl.UInt64, "text": pl.UInt64})
         scan = pl.scan_parquet(self._before)
@@ -51,6 +55,8 @@ class ChangesWriter:
         """Take in rows as they are published; write those that are new or have another text."""
         if self._path is None:
             return
+        import polars as pl
+
         hashes = pl.DataFrame(
             {
                 "id": pl.Series(pl.from_arrow(published.column(self._id))).cast(pl.String).hash(),
@@ -72,6 +78,8 @@ class ChangesWriter:
         if self._path is None:
             return
         if self._known.height:
+            import polars as pl
+
             seen = pl.concat(self._seen) if self._seen else pl.Series(dtype=pl.UInt64)
             gone = (
                 pl.scan_parquet(self._before)

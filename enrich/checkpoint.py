@@ -13,29 +13,24 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrich import durable
 from enrich.errors import CheckpointMismatch
-from enrich.generation import GENERATION_TYPE, Generation, Outcome
+from enrich.generation import Outcome
+from enrich.outcomes import OUTCOME_SCHEMA, outcome_table
 
 PROGRESS = "progress.json"  # how far the run is, for `enrich status`; nothing depends on it
 _FORMAT = 1
-_SCHEMA = pa.schema(
-    [
-        pa.field("ordinal", pa.int64(), nullable=False),
-        pa.field("text", pa.string()),
-        pa.field("generation", GENERATION_TYPE, nullable=False),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -49,12 +44,15 @@ class _Part:
 
 @dataclass
 class Checkpoint:
-    """An open checkpoint. Use it as a context manager: leaving it commits what is still in memory."""
+    """An open checkpoint. Use it as a context manager: entering it begins it on disk, leaving it commits what is still
+    in memory.
+    """
 
     directory: Path
     run_id: str
     commit_rows: int
     commit_seconds: float
+    fingerprint: Mapping[str, Any]
     notes: list[str] = field(default_factory=list)
     num_done: int = 0  # rows committed or about to be
     _parts: list[_Part] = field(default_factory=list)
@@ -73,33 +71,37 @@ class Checkpoint:
         commit_rows: int = 256,
         commit_seconds: float = 30.0,
     ) -> Checkpoint:
-        """Open the checkpoint in `directory`, or begin one.
+        """Open the checkpoint in `directory`, or one that is begun there when it is entered.
 
         Raises CheckpointMismatch, naming the fields that differ, if it was begun with another fingerprint.
         """
         manifest = directory / "manifest.jsonl"
-        if restart and directory.exists():
-            shutil.rmtree(directory)
+        if directory.exists() and (restart or not manifest.exists()):
+            shutil.rmtree(directory)  # without a manifest it was killed before that was whole: it holds nothing
         if not manifest.exists():
-            if directory.exists():
-                shutil.rmtree(directory)  # killed before its manifest was whole: it holds nothing
-            directory.mkdir(parents=True)
-            header: dict[str, Any] = {
-                "format": _FORMAT,
-                "run_id": run_id,
-                "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "fingerprint": fingerprint,
-            }
-            temporary = directory / "manifest.tmp"
-            temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
-            durable.publish(temporary, manifest)
-            durable.sync_directory(directory.parent)
-            return cls(directory, run_id, commit_rows, commit_seconds)
+            return cls(directory, run_id, commit_rows, commit_seconds, fingerprint)
         header, listed, whole_bytes = _read_manifest(manifest)
         _compare(directory, header["fingerprint"], fingerprint)
-        checkpoint = cls(directory, header["run_id"], commit_rows, commit_seconds)
+        checkpoint = cls(directory, header["run_id"], commit_rows, commit_seconds, fingerprint)
         checkpoint._load(listed, whole_bytes)
         return checkpoint
+
+    def _begin(self) -> None:
+        """Make the directory and its manifest, if they are not there."""
+        manifest = self.directory / "manifest.jsonl"
+        if manifest.exists():
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        header: dict[str, Any] = {
+            "format": _FORMAT,
+            "run_id": self.run_id,
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "fingerprint": self.fingerprint,
+        }
+        temporary = self.directory / "manifest.tmp"
+        temporary.write_text(json.dumps(header) + "\n", encoding="utf-8")
+        durable.publish(temporary, manifest)
+        durable.sync_directory(self.directory.parent)
 
     def _load(self, listed: list[_Part], whole_bytes: int) -> None:
         """Take over the whole parts, forget the others."""
@@ -156,6 +158,13 @@ class Checkpoint:
         """Say whether the row has its outcome."""
         return ordinal < len(self._done) and self._done[ordinal] == 1
 
+    def done_mask(self, rows: int) -> np.ndarray:
+        """Say of each of the first `rows` rows whether it has its outcome, in an array of bool."""
+        done = np.zeros(rows, bool)
+        known = np.frombuffer(bytes(self._done[:rows]), np.uint8)
+        done[: len(known)] = known
+        return done
+
     def add(self, outcome: Outcome) -> None:
         """Take a finished row; commit if enough of them, or enough time, have gathered."""
         self._pending.append(outcome)
@@ -169,13 +178,10 @@ class Checkpoint:
         if not self._pending:
             return
         outcomes = sorted(self._pending, key=lambda outcome: outcome.ordinal)
-        table = pa.Table.from_pylist(
-            [{"ordinal": o.ordinal, "text": o.text, "generation": asdict(o.generation)} for o in outcomes], _SCHEMA
-        )
         number = 1 + max((int(part.name[5:-8]) for part in self._parts), default=0)
         path = self.directory / f"part-{number:06d}.parquet"
         temporary = path.with_suffix(".tmp")
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(outcome_table(outcomes), temporary, compression="zstd")
         part = _Part(path.name, len(outcomes), outcomes[0].ordinal, outcomes[-1].ordinal, _hash(temporary))
         durable.publish(temporary, path)
         with (self.directory / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
@@ -185,23 +191,10 @@ class Checkpoint:
         self._parts.append(part)
         self._pending.clear()
 
-    def outcomes(self, ranges: Iterable[tuple[int, int]]) -> Iterator[dict[int, Outcome]]:
-        """For each range of ordinals [first, end), rising, yield its outcomes by ordinal.
-
-        Only the parts that reach into the range are held in memory.
-        """
-        waiting = sorted(self._parts, key=lambda part: part.first, reverse=True)
-        held: dict[int, Outcome] = {}
-        for first, end in ranges:
-            while waiting and waiting[-1].first < end:
-                held.update((outcome.ordinal, outcome) for outcome in self._read(waiting.pop()))
-            yield {ordinal: held.pop(ordinal) for ordinal in range(first, end) if ordinal in held}
-
-    def _read(self, part: _Part) -> Iterator[Outcome]:
-        for row in pq.read_table(self.directory / part.name, schema=_SCHEMA).to_pylist():
-            generation = row["generation"]
-            generation["flags"] = tuple(generation["flags"] or ())
-            yield Outcome(row["ordinal"], row["text"], Generation(**generation))
+    def outcomes(self) -> Iterator[pa.Table]:
+        """Yield the parts as they are, those with the lowest rows first."""
+        for part in sorted(self._parts, key=lambda part: part.first):
+            yield pq.read_table(self.directory / part.name, schema=OUTCOME_SCHEMA)
 
     def _mark(self, ordinals: list[int]) -> None:
         longest = max(ordinals, default=-1)
@@ -217,6 +210,7 @@ class Checkpoint:
         shutil.rmtree(self.directory)
 
     def __enter__(self) -> Checkpoint:
+        self._begin()
         return self
 
     def __exit__(

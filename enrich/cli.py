@@ -8,17 +8,21 @@ import json
 import logging
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import enrich
 from enrich.config import RunConfig, build_config
 from enrich.errors import ConfigError, EnrichError
+
+if TYPE_CHECKING:
+    from enrich.summary import Summary
 
 log = logging.getLogger("enrich")
 
@@ -42,21 +46,29 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except EnrichError as error:
-            click.echo(f"enrich: {error}", err=True)
-            ctx.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except EnrichError as error:
+            click.echo(f"enrich: {error}", err=True)
+            ctx.exit(_exit_code(error))
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"enrich: {where}{error.strerror or error}", err=True)
-            ctx.exit(75 if error.errno in _TEMPORARY else 2 if error.errno in _PERMANENT else 1)
-        except Exception:
+            ctx.exit(_exit_code(error))
+        except Exception as error:
             traceback.print_exc()
             click.echo(
                 "enrich: that was unexpected; committed rows are safe, the same command goes on from them", err=True
             )
-            ctx.exit(1)
+            ctx.exit(_exit_code(error))
+
+
+def _exit_code(error: Exception) -> int:
+    if isinstance(error, EnrichError):
+        return error.exit_code
+    if isinstance(error, OSError):
+        return 75 if error.errno in _TEMPORARY else 2 if error.errno in _PERMANENT else 1
+    return 1
 
 
 _TEMPORARY = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
@@ -148,20 +160,52 @@ def run(
       enrich run export.csv -o enriched.parquet --title-column Name --attributes Color,Material
       enrich run catalog.parquet --max-time 2h --max-quarantined 2% --changes changes.parquet
     """
-    config = build_config(catalog, config_file, flags)
+    with _failure_noted(flags["metrics_file"]):
+        config = build_config(catalog, config_file, flags)
     _set_up_logging(quiet, verbose, log_format)
-    with _signals() as stopped_by:
-        from enrich import job, metrics
+    with _failure_noted(config.metrics_file), _signals() as stopped_by:
+        from enrich import job
 
-        if config.metrics_file:
-            metrics.check_available()
+        _check_metrics(config.metrics_file)
         show_bar = sys.stderr.isatty() and not quiet and log_format != "json"
         summary = job.run(config, show_bar=show_bar, should_stop=lambda: stopped_by[0])
-    if config.metrics_file:
-        metrics.write_metrics(Path(config.metrics_file), dataclasses.asdict(summary))
+    exit_code = config.exit_code_unchanged if summary.unchanged else 0
+    _note(config.metrics_file, exit_code, summary.seconds, summary)
     _report(summary, as_json, quiet)
-    if summary.unchanged:
-        click.get_current_context().exit(config.exit_code_unchanged)
+    click.get_current_context().exit(exit_code)
+
+
+@contextmanager
+def _failure_noted(metrics_file: str | None) -> Iterator[None]:
+    """Write an error's exit code to the metrics file, if there is to be one, and let the error go its way."""
+    started = time.monotonic()
+    try:
+        yield
+    except Exception as error:
+        try:
+            _note(metrics_file, _exit_code(error), time.monotonic() - started, getattr(error, "summary", None), error)
+        except (OSError, ImportError) as second:  # what went wrong first is what counts
+            log.warning("%s: no metrics: %s", metrics_file, second)
+        raise
+
+
+def _check_metrics(metrics_file: str | None) -> None:
+    if metrics_file is not None:
+        from enrich import metrics
+
+        metrics.check_available()
+
+
+def _note(
+    metrics_file: str | None, exit_code: int, seconds: float, summary: Summary | None, error: Exception | None = None
+) -> None:
+    if metrics_file is not None:
+        from enrich import metrics
+
+        values = dataclasses.asdict(summary) if summary else None
+        metrics.write_metrics(
+            Path(metrics_file), exit_code=exit_code, succeeded=error is None, seconds=seconds, summary=values
+        )
 
 
 @main.command()
@@ -196,9 +240,22 @@ def plan(catalog: str, config_file: Path | None, shards: int, **flags: Any) -> N
     envvar="ENRICH_CHANGES",
     help="Parquet file to write the rows to that are new, have another text, or are gone since.",
 )
+@click.option(
+    "--metrics-file",
+    envvar="ENRICH_METRICS_FILE",
+    help="File for node_exporter to collect, such as enrich.prom; needs the extra `metrics`.",
+)
 @_json_option
 @_log_options
-def merge(output: Path, changes: Path | None, as_json: bool, quiet: bool, verbose: bool, log_format: str) -> None:
+def merge(
+    output: Path,
+    changes: Path | None,
+    metrics_file: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    log_format: str,
+) -> None:
     """Join the shards of OUTPUT that `enrich run --shard` has written, publish it and remove them.
 
     \b
@@ -208,7 +265,11 @@ def merge(output: Path, changes: Path | None, as_json: bool, quiet: bool, verbos
     _set_up_logging(quiet, verbose, log_format)
     from enrich import job
 
-    _report(job.merge(output, changes), as_json, quiet)
+    with _failure_noted(metrics_file):
+        _check_metrics(metrics_file)
+        summary = job.merge(output, changes)
+    _note(metrics_file, 0, summary.seconds, summary)
+    _report(summary, as_json, quiet)
 
 
 @main.command()
@@ -268,7 +329,7 @@ def config(catalog: str, config_file: Path | None, **flags: Any) -> None:
         click.echo(f"{as_toml(option.name, getattr(merged, option.name)):<40}  # {origin}")
 
 
-def _report(summary: Any, as_json: bool, quiet: bool) -> None:
+def _report(summary: Summary, as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary)))
         return
@@ -410,15 +471,26 @@ def _set_up_logging(quiet: bool, verbose: bool, form: str = "auto") -> None:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
 
 
+_SAME_SIGNAL_SECONDS = 1.0
+
+
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Note the first SIGINT or SIGTERM for the run to see; let a second one end the process at once."""
+    """Note the first SIGINT or SIGTERM for the run to see; let a later one end the process at once.
+
+    One that follows within a second is the same one: `timeout` and terminals signal a process and its group.
+    """
     stopped_by = [0]
+    stopped_at = 0.0
 
     def note(number: int, _frame: object) -> None:
-        stopped_by[0] = number
-        signal.signal(number, signal.SIG_DFL)
-        log.warning("%s: finishing; once more to stop at once", signal.Signals(number).name)
+        nonlocal stopped_at
+        if not stopped_by[0]:
+            stopped_by[0], stopped_at = number, time.monotonic()
+            log.warning("%s: finishing; once more to stop at once", signal.Signals(number).name)
+        elif time.monotonic() - stopped_at >= _SAME_SIGNAL_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from enrich.generation import EDITED, GENERATED, QUARANTINED, REUSED, Generation
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from enrich.generation import EDITED, GENERATED, QUARANTINED, REUSED
 
 
 @dataclass(frozen=True)
@@ -50,20 +53,24 @@ class Profile:
 
 
 class Profiler:
-    """Adds up a profile row by row."""
+    """Adds up a profile batch by batch."""
 
     def __init__(self) -> None:
         self._texts = self._words = self._repeated = self._flagged = self._quarantined = 0
 
-    def add(self, text: str | None, generation: Generation) -> None:
-        """Count a row; rows that a person wrote, and those without a product of their own, do not count."""
-        if generation.status == QUARANTINED:
-            self._quarantined += 1
-        elif generation.status in (GENERATED, REUSED) and text:
-            self._texts += 1
-            self._words += len(text.split())
-            self._repeated += "repeated_sentence" in generation.flags
-            self._flagged += any(flag != EDITED for flag in generation.flags)
+    def add(self, texts: pa.Array, generations: pa.StructArray) -> None:
+        """Count some rows; those that a person wrote, and those without a product of their own, do not count."""
+        status = generations.field("status")
+        self._quarantined += pc.sum(pc.equal(status, QUARANTINED), min_count=0).as_py()
+        counts = pc.and_(pc.is_in(status, pa.array([GENERATED, REUSED])), pc.not_equal(texts, ""))
+        texts, flags = texts.filter(counts), generations.field("flags").filter(counts)  # a null text does not count
+        self._texts += len(texts)
+        trimmed = pc.utf8_trim_whitespace(texts)
+        words = pc.list_value_length(pc.utf8_split_whitespace(trimmed))
+        blank = pc.sum(pc.equal(trimmed, ""), min_count=0).as_py()  # which Arrow splits into one empty word
+        self._words += pc.sum(words, min_count=0).as_py() - blank
+        self._repeated += _with_flag(flags, pc.equal(flags.flatten(), "repeated_sentence"))
+        self._flagged += _with_flag(flags, pc.not_equal(flags.flatten(), EDITED))
 
     def profile(self) -> Profile:
         """Return the profile of the rows so far."""
@@ -74,3 +81,8 @@ class Profiler:
             round(self._flagged / texts, 4),
             round(self._quarantined / rows, 4),
         )
+
+
+def _with_flag(flags: pa.ListArray, wanted: pa.BooleanArray) -> int:
+    """Return how many rows have a flag among those wanted, of all rows' flags one after the other."""
+    return len(pc.list_parent_indices(flags).filter(wanted).unique())

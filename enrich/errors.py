@@ -14,6 +14,11 @@ EnrichError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from enrich.summary import Summary
+
 
 class EnrichError(Exception):
     """Base of every error that is reported as one line, without a traceback."""
@@ -56,9 +61,16 @@ class ReconciliationError(EnrichError):
 
 
 class TryAgain(EnrichError):
-    """Something temporary is in the way; the same command later goes on from here."""
+    """Something temporary is in the way; the same command later goes on from here.
+
+    `summary` is that of a run that has published what it could before.
+    """
 
     exit_code = 75
+
+    def __init__(self, message: str, summary: Summary | None = None) -> None:
+        super().__init__(message)
+        self.summary = summary
 
 
 class Interrupted(EnrichError):

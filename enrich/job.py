@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from enrich.checkpoint import PROGRESS
 from enrich.config import RunConfig
 from enrich.drift import Profile
 from enrich.errors import TryAgain
-from enrich.lock import only_run
+from enrich.lock import forget, only_run
 from enrich.merge import check_alike, find_shards, merged
 from enrich.output import METADATA_KEY, OutputWriter, facts_or_none, is_intact, read_facts
 from enrich.progress import Progress
@@ -74,7 +75,8 @@ def run(config: RunConfig, *, show_bar: bool = False, should_stop: Callable[[], 
             if not finished:
                 raise TryAgain(
                     f"time is up: published {config.output_path} with {summary.pending:,} of {summary.rows:,} rows"
-                    " pending; the same command goes on from there"
+                    " pending; the same command goes on from there",
+                    summary,
                 )
             checkpoint.remove()
             shutil.rmtree(run.beside_output(LEFT_BEHIND), ignore_errors=True)
@@ -129,12 +131,14 @@ def _left_alone(run: Run, facts: dict[str, Any], started: float) -> Summary:
 def merge(output: Path, changes: Path | None = None) -> Summary:
     """Join the shards that lie beside an output, publish it and remove them.
 
-    Raises ReconciliationError if one is missing, if a row is there twice, or if they are not of one catalog, model and
-    set of options; the file published before is then still in place.
+    Raises TryAgain if one is still being written, ReconciliationError if one is missing, if a row is there twice, or if
+    they are not of one catalog, model and set of options; the file published before is then still in place.
     """
     started = time.monotonic()
-    with only_run(output):
+    with only_run(output), ExitStack() as stack:
         shards = find_shards(output)
+        for path in shards.values():
+            stack.enter_context(only_run(path))
         facts = {path: read_facts(path) for path in shards.values()}
         check_alike(facts)
         first = next(iter(facts.values()))
@@ -170,4 +174,5 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
                 writer.publish()
         for path in shards.values():
             path.unlink()
+            forget(path)
     return summary

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +52,15 @@ def only_run(output: Path) -> Iterator[None]:
     finally:
         note.unlink(missing_ok=True)
         lock.release()
+
+
+def forget(output: Path) -> None:
+    """Remove the lock's file of an output that is gone for good, while holding it.
+
+    Who waits for it meanwhile sees that the file has lost its name, and makes another.
+    """
+    with suppress(PermissionError):  # of Windows, which does not remove what is open: then it stays, empty
+        _files(output)[0].unlink(missing_ok=True)
 
 
 def holder(output: Path) -> Holder | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -28,6 +29,15 @@ Encode = Callable[[Sequence[str]], list[list[int]]]
 """Texts to token ids, special tokens in the texts read as plain text."""
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja2's sandbox, which is not asked about an attribute's name and value: they took half of a rendering."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is Attribute and attribute in ("name", "value"):
+            return obj.name if attribute == "name" else obj.value
+        return super().getattr(obj, attribute)
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What the engine is given for one product.
@@ -47,7 +57,7 @@ def compile_template(source: str, name: str) -> Template:
     Raises ConfigError, naming the template and the line, if it is not valid Jinja2, uses an unknown variable, leaves
     out the title, or could run without end.
     """
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+    environment = _Sandbox(undefined=StrictUndefined, autoescape=False)
     environment.globals.clear()  # range, cycler and the like: a prompt has no use for them
     try:
         _check_syntax(environment.parse(source))

@@ -7,15 +7,13 @@ catalog has changed since. Of each earlier row only its key stays in memory; tex
 from __future__ import annotations
 
 import shutil
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,46 +25,31 @@ from enrich.generation import (
     KEPT,
     QUARANTINED,
     REUSED,
-    Generation,
-    Outcome,
     text_digest,
 )
+from enrich.outcomes import OUTCOME_SCHEMA
+
+if TYPE_CHECKING:
+    import polars as pl  # imported where it is used: a night on which nothing has changed needs none
 
 _BATCH_ROWS = 65_536
 _MOST_PARTITIONS = 256  # as many files are open at once
 
 
+@dataclass(frozen=True)
 class WantedRows:
-    """The rows that need a text, with their keys: 24 bytes a row."""
+    """The rows that need a text: their ordinals (rising, int64) and their keys, 16 bytes each."""
 
-    def __init__(self) -> None:
-        self._ordinals = array("q")
-        self._keys = bytearray()
-
-    def add(self, ordinal: int, key: str) -> None:
-        """Add a row; ordinals must rise."""
-        self._ordinals.append(ordinal)
-        self._keys += bytes.fromhex(key)
+    ordinals: np.ndarray
+    keys: bytes | bytearray
 
     def __len__(self) -> int:
-        return len(self._ordinals)
+        return len(self.ordinals)
 
     def key(self, ordinal: int) -> str:
-        """Return the key of a row that was added."""
+        """Return the key of a row that is among them."""
         index = int(np.searchsorted(self.ordinals, ordinal))
-        return self._keys[16 * index : 16 * index + 16].hex()
-
-    @property
-    def ordinals(self) -> np.ndarray:
-        """The rows' ordinals, rising, int64."""
-        return np.frombuffer(self._ordinals, dtype=np.int64) if self._ordinals else np.empty(0, np.int64)
-
-    def frame(self) -> pl.DataFrame:
-        """Return the columns `ordinal` and `key` (16 bytes)."""
-        keys = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(16), len(self), [None, pa.py_buffer(bytes(self._keys))]
-        ).cast(pa.binary())
-        return pl.DataFrame({"ordinal": self.ordinals, "key": pl.Series(pl.from_arrow(keys), dtype=pl.Binary)})
+        return self.keys[16 * index : 16 * index + 16].hex()
 
 
 @dataclass(frozen=True)
@@ -160,8 +143,12 @@ class Earlier:
         `edited` gives, by ordinal, the positions of edited texts for rows with the same id. Such a text goes to the
         first row that has no other, unless it is found by its own key: ids may be shared by variants.
         """
-        keys = pl.concat(self._keys) if self._keys else pl.DataFrame(schema={"key": pl.Binary, "position": pl.Int64})
-        found = wanted.frame().join(keys.unique("key", keep="first"), on="key", how="inner")
+        import polars as pl
+
+        earlier = pl.concat(self._keys) if self._keys else _key_frame(b"").with_columns(position=pl.lit(0, pl.Int64))
+        earlier = earlier.unique(["high", "low"], keep="first")
+        rows = _key_frame(wanted.keys).with_columns(ordinal=wanted.ordinals)
+        found = rows.join(earlier, on=["high", "low"], how="inner").select("ordinal", "position")
         matched = set(found.filter(pl.col("ordinal").is_in(list(edited)))["ordinal"])
         claimed = set(found.filter(pl.col("position").is_in(list(set(edited.values()))))["position"])
         by_id: dict[int, int] = {}
@@ -193,29 +180,44 @@ def _distrust(schema: pa.Schema, facts: Mapping[str, Any], version: str, text_co
 
 def _usable(source: _Source, first: int, batch: pa.RecordBatch) -> tuple[pl.DataFrame, dict[str, int]]:
     """Return the keys and positions of the rows that can be carried over, and of those among them that were edited."""
-    texts = batch.column(source.text_column).to_pylist()
     generation = batch.column("generation")
-    statuses, keys, digests, flags = (
-        pc.struct_field(generation, name).to_pylist() for name in ("status", "key", "text_digest", "flags")
+    status, keys, digests, flags = (
+        pc.struct_field(generation, name) for name in ("status", "key", "text_digest", "flags")
     )
-    usable: list[bytes] = []
-    positions: list[int] = []
-    edited: dict[str, int] = {}
-    for place, (text, status, key, digest, marks) in enumerate(zip(texts, statuses, keys, digests, flags, strict=True)):
-        if key is None or len(key) != 32:
-            continue
-        if status not in (GENERATED, REUSED, KEPT, QUARANTINED):
-            continue
-        if not text and status != QUARANTINED:
-            continue  # emptied by hand: to be written anew
-        if text and (text_digest(text) != digest or EDITED in (marks or ())):
-            if not source.published:
-                continue
-            edited[key] = first + place
-        usable.append(bytes.fromhex(key))
-        positions.append(first + place)
-    frame = pl.DataFrame({"key": usable, "position": positions}, schema={"key": pl.Binary, "position": pl.Int64})
-    return frame, edited
+    texts = batch.column(source.text_column).to_pylist()
+    has_text = np.fromiter(map(bool, texts), bool, len(texts))
+    usable = _true(pc.is_in(status, pa.array([GENERATED, REUSED, KEPT, QUARANTINED])))
+    usable &= _true(pc.match_substring_regex(keys, "^[0-9a-f]{32}$"))
+    usable &= has_text | _true(pc.equal(status, QUARANTINED))  # else emptied by hand: to be written anew
+    is_edited = _true(pc.not_equal(pa.array([text_digest(text) if text else None for text in texts]), digests))
+    is_edited |= _true(pc.is_null(digests))
+    is_edited[_parents(flags, EDITED)] = True
+    is_edited &= has_text & usable
+    if not source.published:
+        usable &= ~is_edited
+        is_edited[:] = False
+    positions = np.flatnonzero(usable)
+    frame = _key_frame(bytes.fromhex("".join(keys.take(pa.array(positions)).to_pylist())))
+    edited = {keys[place].as_py(): first + place for place in np.flatnonzero(is_edited).tolist()}
+    return frame.with_columns(position=first + positions), edited
+
+
+def _true(mask: pa.BooleanArray) -> np.ndarray:
+    return np.asarray(mask.fill_null(False), bool)
+
+
+def _parents(lists: pa.ListArray, value: str) -> np.ndarray:
+    """Return the places of the lists that hold a value."""
+    found = pc.equal(lists.flatten(), value).fill_null(False)
+    return np.asarray(pc.list_parent_indices(lists).filter(found))
+
+
+def _key_frame(keys: bytes | bytearray) -> pl.DataFrame:
+    """Return keys of 16 bytes as two columns of numbers: of bytes, polars would keep a view of 16 more for each."""
+    import polars as pl
+
+    halves = np.frombuffer(keys, np.uint64).reshape(-1, 2)
+    return pl.DataFrame({"high": halves[:, 0], "low": halves[:, 1]})
 
 
 class Carried:
@@ -231,20 +233,15 @@ class Carried:
     def __len__(self) -> int:
         return len(self._ordinals)
 
-    def __contains__(self, ordinal: int) -> bool:
-        index = int(np.searchsorted(self._ordinals, ordinal))
-        return index < len(self._ordinals) and int(self._ordinals[index]) == ordinal
-
-    def without(self, is_done: Iterable[bool]) -> Carried:
-        """Leave out the rows for which `is_done`, one for each of `ordinals`, holds."""
-        left = ~np.fromiter(is_done, bool, len(self))
+    def without(self, is_done: np.ndarray) -> Carried:
+        """Leave out the rows for which `is_done`, a bool for each of `ordinals`, holds."""
+        left = ~is_done
         return Carried(self._sources, self._ordinals[left], self._positions[left], self._edited_positions)
 
     @property
-    def ordinals(self) -> list[int]:
-        """The rows' ordinals, rising."""
-        ordinals: list[int] = self._ordinals.tolist()
-        return ordinals
+    def ordinals(self) -> np.ndarray:
+        """The rows' ordinals, rising, int64."""
+        return self._ordinals
 
     @property
     def edited(self) -> np.ndarray:
@@ -255,24 +252,16 @@ class Carried:
     def _in_order(self) -> bool:
         return bool(np.all(np.diff(self._positions) > 0))
 
-    def outcomes(self, ranges: Iterable[tuple[int, int]], scratch: Path) -> Iterator[dict[int, Outcome]]:
-        """For each range of ordinals [first, end), rising, yield its outcomes by ordinal.
+    def outcomes(self, scratch: Path) -> Generator[pa.Table, None, None]:
+        """Yield their outcomes, those with the lowest rows first.
 
         Rows that have kept their order are read as they stand. Others are sorted through files in the directory
         `scratch`, which is made and removed, so that memory holds one part of them at a time.
         """
-        chunks = self._read() if self._in_order else self._sorted(scratch)
-        held: dict[int, Outcome] = {}
-        last = -1
-        for first, end in ranges:
-            while last < end - 1 and (chunk := next(chunks, None)) is not None:
-                for outcome in chunk:
-                    held[outcome.ordinal] = outcome
-                    last = outcome.ordinal
-            yield {ordinal: held.pop(ordinal) for ordinal in range(first, end) if ordinal in held}
+        return self._tables() if self._in_order else self._sorted(scratch)
 
-    def _tables(self) -> Iterator[pa.Table]:
-        """Yield ordinal, text, generation, edited in the order in which the earlier rows stand."""
+    def _tables(self) -> Generator[pa.Table, None, None]:
+        """Yield outcomes in the order in which the earlier rows stand."""
         by_position = np.argsort(self._positions)
         positions, ordinals = self._positions[by_position], self._ordinals[by_position]
         for source in self._sources:
@@ -281,19 +270,15 @@ class Carried:
                 if begin == end:
                     continue
                 taken = batch.take(pa.array(positions[begin:end] - first))
-                yield pa.table(
-                    {
-                        "ordinal": pa.array(ordinals[begin:end]),
-                        "text": taken.column(source.text_column).cast(pa.string()),
-                        "generation": taken.column("generation"),
-                        "edited": pa.array(np.isin(positions[begin:end], self._edited_positions)),
-                    }
-                )
+                edited = np.isin(positions[begin:end], self._edited_positions)
+                columns = [
+                    pa.array(ordinals[begin:end]),
+                    taken.column(source.text_column).cast(pa.string()),
+                    _carried_over(taken.column("generation"), edited),
+                ]
+                yield pa.Table.from_arrays(columns, schema=OUTCOME_SCHEMA)
 
-    def _read(self) -> Iterator[list[Outcome]]:
-        return map(_outcomes, self._tables())
-
-    def _sorted(self, scratch: Path) -> Iterator[list[Outcome]]:
+    def _sorted(self, scratch: Path) -> Generator[pa.Table, None, None]:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         highest = int(self._ordinals[-1]) + 1
@@ -309,23 +294,21 @@ class Carried:
                     writers[number].write_table(table.filter(pa.array(numbers == number)))
             for number in sorted(writers):
                 writers[number].close()
-                yield _outcomes(pq.read_table(scratch / f"{number:03d}.parquet").sort_by("ordinal"))
+                yield pq.read_table(scratch / f"{number:03d}.parquet", schema=OUTCOME_SCHEMA)
         finally:
             for writer in writers.values():
                 writer.close()
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _outcomes(table: pa.Table) -> list[Outcome]:
-    outcomes = []
-    for row in table.to_pylist():
-        generation = row["generation"]
-        flags = tuple(generation["flags"] or ())
-        if row["edited"]:
-            status, flags = KEPT, flags if EDITED in flags else (*flags, EDITED)
-        else:
-            status = QUARANTINED if generation["status"] == QUARANTINED else REUSED
-        outcomes.append(
-            Outcome(row["ordinal"], row["text"], replace(Generation(**(generation | {"flags": flags})), status=status))
-        )
-    return outcomes
+def _carried_over(generation: pa.StructArray, edited: np.ndarray) -> pa.StructArray:
+    """Return the records with the statuses that they have as carried over, and a flag where a person has edited."""
+    fields = {field.name: generation.field(field.name) for field in GENERATION_TYPE}
+    is_quarantined = pc.equal(fields["status"], QUARANTINED)
+    fields["status"] = pc.if_else(pa.array(edited), KEPT, pc.if_else(is_quarantined, QUARANTINED, REUSED))
+    flags = fields["flags"]
+    if edited.any() or flags.null_count:
+        rows = zip(flags.to_pylist(), edited.tolist(), strict=True)
+        marked = [[*(old or ()), *([EDITED] if new and EDITED not in (old or ()) else ())] for old, new in rows]
+        fields["flags"] = pa.array(marked, flags.type)
+    return pa.StructArray.from_arrays(list(fields.values()), fields=list(GENERATION_TYPE))

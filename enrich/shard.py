@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from enrich.product import Product
-
 ROW = "_row"  # the column of a shard's file that says which row of the catalog it is
 
 
@@ -34,9 +32,9 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
-    def has(self, product: Product) -> bool:
-        """Say whether the product belongs to this shard."""
-        name = f"id {product.id}" if product.id else f"title {product.title}"
+    def has(self, product_id: str, title: str) -> bool:
+        """Say whether a product belongs to this shard."""
+        name = f"id {product_id}" if product_id else f"title {title}"
         digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "big") % self.of == self.number - 1
 

@@ -36,14 +36,16 @@ def read_status(output: Path) -> Status:
     """Read the state of an output. Raises CatalogError if there is neither the file nor a checkpoint of it."""
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     running = is_held(output)
-    if not (running or checkpoint.is_dir() or output.is_file()):
+    # The second is what a run whose catalog has changed takes over, before it has a checkpoint of its own.
+    begun = checkpoint.is_dir() or output.with_name(f"{output.name}.checkpoint.old").is_dir()
+    if not (running or begun or output.is_file()):
         raise CatalogError(f"{output}: neither published nor begun")
     progress = _read_json(checkpoint / PROGRESS)
     committed = last_commit(checkpoint)
     facts = facts_or_none(output)
     return Status(
         output=str(output),
-        state=RUNNING if running else INTERRUPTED if checkpoint.is_dir() else PUBLISHED,
+        state=RUNNING if running else INTERRUPTED if begun else PUBLISHED,
         holder=str(holder(output)) if running and holder(output) else None,
         rows=progress.get("rows"),
         done=progress.get("done"),

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from enrich.checkpoint import Checkpoint
 from enrich.errors import CheckpointMismatch
 from enrich.generation import Generation, Outcome
+from enrich.outcomes import OutcomeReader
 
 FINGERPRINT = {"catalog content": "abc", "temperature": 0.7}
 
@@ -26,8 +28,14 @@ def fill(directory: Path, ordinals: list[int]) -> None:
             checkpoint.add(outcome(ordinal))
 
 
-def read(checkpoint: Checkpoint, *ranges: tuple[int, int]) -> list[list[Outcome]]:
-    return [list(found.values()) for found in checkpoint.outcomes(ranges)]
+def read(checkpoint: Checkpoint, *ends: int) -> list[list[Outcome]]:
+    reader = OutcomeReader(checkpoint.outcomes())
+    return [[as_outcome(row) for row in reader.take_below(end).to_pylist()] for end in ends]
+
+
+def as_outcome(row: dict[str, Any]) -> Outcome:
+    generation = row["generation"] | {"flags": tuple(row["generation"]["flags"])}
+    return Outcome(row["ordinal"], row["text"], Generation(**generation))
 
 
 @pytest.fixture
@@ -42,7 +50,7 @@ def test_what_was_added_is_found_in_order_after_reopening(directory: Path) -> No
     assert checkpoint.is_done(44)
     assert not checkpoint.is_done(45)
     assert not checkpoint.is_done(10**9)
-    assert read(checkpoint, (0, 30), (30, 50), (50, 70)) == [
+    assert read(checkpoint, 30, 50, 70) == [
         [outcome(n) for n in range(30)],
         [outcome(n) for n in range(30, 45)],
         [outcome(60)],
@@ -59,14 +67,22 @@ def test_rows_are_committed_by_count_and_on_leaving_even_by_an_error(directory: 
 
 
 def test_rows_are_committed_by_time(directory: Path) -> None:
-    checkpoint = open_checkpoint(directory, commit_seconds=0.0)
-    checkpoint.add(outcome(0))
-    assert open_checkpoint(directory).num_listed == 1
+    with open_checkpoint(directory, commit_seconds=0.0) as checkpoint:
+        checkpoint.add(outcome(0))
+        assert open_checkpoint(directory).num_listed == 1
 
 
 def test_the_run_id_is_that_of_the_first_run(directory: Path) -> None:
-    Checkpoint.open(directory, FINGERPRINT, run_id="run-1")
+    with Checkpoint.open(directory, FINGERPRINT, run_id="run-1"):
+        pass
     assert open_checkpoint(directory).run_id == "run-1"
+
+
+def test_it_is_begun_when_it_is_entered(directory: Path) -> None:
+    checkpoint = open_checkpoint(directory)
+    assert not directory.exists()  # a run that dies before it generates leaves nothing
+    with checkpoint:
+        assert [path.name for path in directory.iterdir()] == ["manifest.jsonl"]
 
 
 def test_another_fingerprint_is_refused_with_the_fields_that_differ(directory: Path) -> None:
@@ -93,7 +109,7 @@ def test_a_manifest_line_that_a_crash_cut_short_is_dropped(directory: Path, cut:
     with checkpoint:
         checkpoint.add(outcome(15))
     again = open_checkpoint(directory)
-    assert read(again, (0, 20)) == [[*(outcome(n) for n in range(10)), outcome(15)]]
+    assert read(again, 20) == [[*(outcome(n) for n in range(10)), outcome(15)]]
     assert len(list(directory.iterdir())) == 3
 
 
@@ -117,7 +133,7 @@ def test_a_damaged_part_is_done_again_and_the_others_stay(directory: Path, fault
             checkpoint.add(outcome(ordinal))
     again = open_checkpoint(directory)
     assert again.notes == []
-    assert read(again, (0, 20)) == [[outcome(n) for n in range(20)]]
+    assert read(again, 20) == [[outcome(n) for n in range(20)]]
 
 
 def test_a_part_that_was_never_listed_does_not_count(directory: Path) -> None:
@@ -135,7 +151,7 @@ def test_a_part_listed_twice_counts_once(directory: Path) -> None:
     manifest.write_text("\n".join([*lines, lines[-1]]) + "\n")
     checkpoint = open_checkpoint(directory)
     assert checkpoint.num_listed == 10
-    assert read(checkpoint, (0, 10)) == [[outcome(n) for n in range(10)]]
+    assert read(checkpoint, 10) == [[outcome(n) for n in range(10)]]
 
 
 def test_a_part_name_that_leads_out_of_the_checkpoint_is_not_followed(directory: Path, tmp_path: Path) -> None:

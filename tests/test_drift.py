@@ -1,20 +1,40 @@
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enrich.drift import Profile, Profiler
-from enrich.generation import Generation
+from enrich.generation import Generation, Outcome
+from enrich.outcomes import outcome_table
 
 CALM = Profile(mean_words=40, repeated=0.1, flagged=0.2, quarantined=0.0)
 
 
+def columns(rows: list[tuple[str | None, Generation]]) -> tuple[pa.Array, pa.StructArray]:
+    table = outcome_table([Outcome(number, *row) for number, row in enumerate(rows)]).combine_chunks()
+    return table["text"].chunk(0), table["generation"].chunk(0)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1))
+def test_words_are_what_python_splits(texts: list[str]) -> None:
+    profiler = Profiler()
+    profiler.add(*columns([(text, Generation("generated")) for text in texts]))
+    assert profiler.profile().mean_words == round(sum(len(text.split()) for text in texts) / len(texts), 2)
+
+
 def test_a_profile_counts_generated_texts_only() -> None:
     profiler = Profiler()
-    profiler.add("four words are here", Generation("generated", flags=("repeated_sentence",)))
-    profiler.add("and two", Generation("reused"))
-    profiler.add("a person's own words, which are many more", Generation("kept", flags=("edited",)))
-    profiler.add(None, Generation("quarantined", flags=("no_title",)))
-    profiler.add(None, Generation("pending"))
+    rows = [
+        ("four words are here", Generation("generated", flags=("repeated_sentence",))),
+        (" and \u00a0\n two", Generation("reused", flags=("edited",))),
+        ("a person's own words, which are many more", Generation("kept", flags=("edited",))),
+        (None, Generation("quarantined", flags=("no_title",))),
+        (None, Generation("pending")),
+    ]
+    for some in (rows[:2], rows[2:]):
+        profiler.add(*columns(some))
     assert profiler.profile() == Profile(
         mean_words=3, repeated=0.5, flagged=0.5, quarantined=pytest.approx(1 / 3, abs=1e-4)
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,13 @@ from enrich.output import OutputWriter, is_intact, output_schema, read_facts, re
 
 BATCH = pa.record_batch({"sku": ["a", "b"], "description": [None, "old"], "tags": [["x"], []]})
 DONE = Generation("generated", key="k", seed=5, flags=("cut_to_sentence",), generated_at=datetime.now(UTC))
+
+
+def columns(texts: list[str | None], generations: list[Generation]) -> tuple[pa.Array, pa.StructArray]:
+    return pa.array(texts), pa.array([asdict(generation) for generation in generations], GENERATION_TYPE)
+
+
+TWO = columns(["a", "b"], [DONE, DONE])
 
 
 def test_a_present_text_column_keeps_its_place_and_a_new_one_comes_last() -> None:
@@ -29,7 +37,7 @@ def test_source_columns_metadata_texts_and_facts_are_read_back(tmp_path: Path) -
     path = tmp_path / "out.parquet"
     source = BATCH.replace_schema_metadata({"owner": "shop"})
     with OutputWriter(path, source.schema, "description") as writer:
-        writer.write(source, ["new", "old"], [DONE, Generation("kept")])
+        writer.write(source, *columns(["new", "old"], [DONE, Generation("kept")]))
         writer.finish(2, {"rows": 2})
         writer.publish()
     table = pq.read_table(path)
@@ -56,7 +64,7 @@ def test_a_wrong_count_publishes_nothing_and_keeps_the_old_file(tmp_path: Path) 
         pytest.raises(ReconciliationError, match="3 rows in, 2 written"),
         OutputWriter(path, BATCH.schema, "description") as writer,
     ):
-        writer.write(BATCH, ["a", "b"], [DONE, DONE])
+        writer.write(BATCH, *TWO)
         writer.finish(3, {})
         writer.publish()
     assert path.read_bytes() == b"last night"
@@ -66,7 +74,7 @@ def test_a_wrong_count_publishes_nothing_and_keeps_the_old_file(tmp_path: Path) 
 def test_an_error_in_between_publishes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     with pytest.raises(RuntimeError), OutputWriter(path, BATCH.schema, "description") as writer:
-        writer.write(BATCH, ["a", "b"], [DONE, DONE])
+        writer.write(BATCH, *TWO)
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
@@ -74,7 +82,7 @@ def test_an_error_in_between_publishes_nothing(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_is_written_over(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     writer = OutputWriter(path, BATCH.schema, "description")
-    writer.write(BATCH, ["a", "b"], [DONE, DONE])  # and no more: killed
+    writer.write(BATCH, *TWO)  # and no more: killed
     with OutputWriter(path, BATCH.schema, "description") as writer:
         writer.finish(0, {})
         writer.publish()

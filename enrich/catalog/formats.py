@@ -110,7 +110,7 @@ class ParquetSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.sha256()
         try:
             # Without pre_buffer memory stays flat; with it, it grows with the file.
             self.schema = pq.ParquetFile(path, pre_buffer=False).schema_arrow
@@ -119,7 +119,7 @@ class ParquetSource:
                     digest.update(chunk)
         except pa.ArrowException as error:
             raise CatalogError(f"{path}: not a whole Parquet file; copy it anew: {_one_line(error)}") from error
-        self.identity = digest.hexdigest()
+        self.identity = digest.hexdigest()[:32]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows; raises CatalogError where the file is damaged."""
@@ -127,6 +127,10 @@ class ParquetSource:
             yield from pq.ParquetFile(self._path, pre_buffer=False).iter_batches(BATCH_ROWS, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise CatalogError(f"{self._path}: damaged; copy it anew: {_one_line(error)}") from error
+
+
+class _Misfit(Exception):
+    """A file's bytes are not valid in an encoding."""
 
 
 class CsvSource:
@@ -153,78 +157,83 @@ class CsvSource:
         self.schema = pa.schema([(name, pa.string()) for name in header])
 
     def _scan(self, told: str | None) -> tuple[str, str]:
-        """Read the whole file once: its identity, and the encoding in which every byte of it is valid."""
-        candidates = [self._encoding_name(told)] if told else ["utf-8", "cp1252"]
-        digest = hashlib.blake2b(digest_size=16)
-        decoders: dict[str, codecs.IncrementalDecoder] = {}
+        """Read the whole file: its identity, and the encoding in which every byte of it is valid."""
         faults: dict[str, str] = {}
-        lenient = codecs.getincrementaldecoder("utf-8")("replace")
-        sound = broken = (
-            0  # bytes beyond ASCII that are part of UTF-8 (but for each character's first), and that aren't
-        )
-        line = 1
+        for name in self._candidates(told):
+            try:
+                identity = self._identity(name)
+            except _Misfit as misfit:
+                faults[name] = str(misfit)
+            except (OSError, EOFError, pa.ArrowException) as error:
+                raise CatalogError(
+                    f"{self._path}: can't be read to its end; copy it anew: {_one_line(error)}"
+                ) from error
+            else:
+                if name == "cp1252" and not told and self._is_utf8_for_the_most_part():
+                    raise CatalogError(
+                        f"{self._path}: UTF-8 for the most part, but not all ({faults['utf-8']}); mend it, or name the"
+                        " encoding with --encoding"
+                    )
+                return identity, name
+        fault = "; ".join(f"not {name} ({reason})" for name, reason in faults.items())
+        raise CatalogError(f"{self._path}: {fault}; name its encoding with --encoding, or save it as UTF-8")
+
+    def _candidates(self, told: str | None) -> list[str]:
+        """Return the encodings to try, in order; a byte order mark at the file's beginning tells it."""
+        candidates = [self._encoding_name(told)] if told else ["utf-8", "cp1252"]
         try:
             with open_stream(self._path) as stream:
-                while chunk := stream.read(_CHUNK):
-                    if not decoders:  # the first chunk: may begin with a byte order mark, which tells the encoding
-                        if chunk.startswith(codecs.BOM_UTF8):
-                            if told and candidates != ["utf-8"]:
-                                raise CatalogError(
-                                    f"{self._path}: begins with the byte order mark of UTF-8, so it isn't {told};"
-                                    " leave --encoding out"
-                                )
-                            candidates = ["utf-8"]
-                        elif not told and chunk.startswith(_UTF16_MARKS):
-                            candidates = ["utf-16"]
-                        decoders = {name: codecs.getincrementaldecoder(name)() for name in candidates}
-                    digest.update(chunk)
-                    self._decode(chunk, decoders, faults, line)
-                    text = lenient.decode(chunk)
-                    sound += len(chunk) - len(text)
-                    broken += text.count("\ufffd")
-                    line += _line_ends(chunk)
+                head = stream.read(4)
         except (OSError, EOFError, pa.ArrowException) as error:
             raise CatalogError(f"{self._path}: can't be read to its end; copy it anew: {_one_line(error)}") from error
-        self._decode(b"", decoders, faults, line, final=True)
-        rest = lenient.decode(b"", final=True)  # the beginning of a character that the file's end cuts off
-        sound, broken = sound - len(rest), broken + len(rest)
-        encoding = next(iter(decoders), candidates[0])
-        if encoding == "cp1252" and not told and sound > broken:
-            raise CatalogError(
-                f"{self._path}: UTF-8 for the most part, but not all ({faults['utf-8']}); mend it, or name the encoding"
-                " with --encoding"
-            )
-        return digest.hexdigest(), encoding
+        if head.startswith(codecs.BOM_UTF8):
+            if told and candidates != ["utf-8"]:
+                raise CatalogError(
+                    f"{self._path}: begins with the byte order mark of UTF-8, so it isn't {told}; leave --encoding out"
+                )
+            return ["utf-8"]
+        return ["utf-16"] if not told and head.startswith(_UTF16_MARKS) else candidates
 
-    def _decode(
-        self,
-        chunk: bytes,
-        decoders: dict[str, codecs.IncrementalDecoder],
-        faults: dict[str, str],
-        line: int,
-        final: bool = False,
-    ) -> None:
-        """Feed a chunk to the decoders and drop those that can't read it; raises CatalogError if none is left."""
-        for name in list(decoders):
-            try:
-                decoded = decoders[name].decode(chunk, final)
-            except UnicodeError as error:  # not always a UnicodeDecodeError: UTF-16 without its mark isn't
-                bad = getattr(error, "start", 0)
-                where = "at its end" if final else f"line {line + _line_ends(chunk[:bad])}"
-                faults[name] = f"{where}: {getattr(error, 'reason', error)}"
-                del decoders[name]
-                if not decoders:
-                    fault = "; ".join(f"not {name} ({reason})" for name, reason in faults.items())
-                    raise CatalogError(
-                        f"{self._path}: {fault}; name its encoding with --encoding, or save it as UTF-8"
-                    ) from error
-            else:
+    def _identity(self, encoding: str) -> str:
+        """Return a hash of the file's bytes; raises _Misfit, saying where, if they are not valid in this encoding."""
+        digest = hashlib.sha256()
+        decoder = codecs.getincrementaldecoder(encoding)()
+        extends_ascii = encoding in ("utf-8", "cp1252")
+        line = 1
+        with open_stream(self._path) as stream:
+            while True:
+                chunk = stream.read(_CHUNK)
+                digest.update(chunk)
+                if extends_ascii and chunk.isascii() and b"\0" not in chunk and chunk and not decoder.getstate()[0]:
+                    line += _line_ends(chunk)  # there is nothing to decode
+                    continue
+                try:
+                    decoded = decoder.decode(chunk, not chunk)
+                except UnicodeError as error:  # not always a UnicodeDecodeError: UTF-16 without its mark isn't
+                    bad = getattr(error, "start", 0)
+                    where = f"line {line + _line_ends(chunk[:bad])}" if chunk else "at its end"
+                    raise _Misfit(f"{where}: {getattr(error, 'reason', error)}") from error
                 if "\0" in decoded:
                     line += _line_ends(decoded[: decoded.index("\0")].encode("utf-8", "replace"))
                     raise CatalogError(
                         f"{self._path}, line {line}: a NUL character; a text file has none. If it is UTF-16, say"
                         " --encoding utf-16-le or save it as UTF-8"
                     )
+                if not chunk:
+                    return digest.hexdigest()[:32]
+                line += _line_ends(chunk)
+
+    def _is_utf8_for_the_most_part(self) -> bool:
+        """Say whether more of the bytes beyond ASCII are part of UTF-8 (but for each character's first) than aren't."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        sound = broken = 0
+        with open_stream(self._path) as stream:
+            while chunk := stream.read(_CHUNK):
+                text = decoder.decode(chunk)
+                sound += len(chunk) - len(text)
+                broken += text.count("\ufffd")
+        rest = decoder.decode(b"", final=True)  # the beginning of a character that the file's end cuts off
+        return sound - len(rest) > broken + len(rest)
 
     def _encoding_name(self, told: str) -> str:
         try:
@@ -366,7 +375,7 @@ class JsonLinesSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        digest = hashlib.blake2b(digest_size=16)
+        digest = hashlib.sha256()
         types: dict[str, pa.DataType] = {}
         for numbers, rows, raw in self._blocks():
             digest.update(raw)
@@ -378,7 +387,7 @@ class JsonLinesSource:
         if not types:
             raise CatalogError(f"{path}: no rows; there is nothing to describe")
         self.schema = pa.schema([(name, _without_null(kind)) for name, kind in types.items()])
-        self.identity = digest.hexdigest()
+        self.identity = digest.hexdigest()[:32]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows, each with every column that any line has."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from enrich.catalog import Catalog
+from enrich.catalog import Catalog, Products
 from enrich.errors import CatalogError
-from enrich.product import Product
 from enrich.shard import ROW, Shard
 
 
@@ -23,14 +22,14 @@ class ShardOfCatalog:
         self.path, self.identity, self.roles, self.notes = catalog.path, catalog.identity, catalog.roles, catalog.notes
         self.schema = catalog.schema.append(pa.field(ROW, pa.int64(), nullable=False))
 
-    def batches(self) -> Iterator[tuple[pa.RecordBatch, list[Product]]]:
+    def batches(self) -> Iterator[tuple[pa.RecordBatch, Products]]:
         """Yield the shard's rows; their products are numbered among themselves."""
         count = 0
         for batch, products in self._catalog.batches():
-            mine = [place for place, product in enumerate(products) if self._shard.has(product)]
-            if mine:
-                rows = pa.array([products[place].ordinal for place in mine], pa.int64())
-                columns = [*batch.take(pa.array(mine, pa.int64())).columns, rows]
-                chosen = [replace(products[place], ordinal=count + n) for n, place in enumerate(mine)]
-                yield pa.RecordBatch.from_arrays(columns, schema=self.schema), chosen
+            names = zip(products.ids, products.titles, strict=True)
+            mine = pa.array([row for row, name in enumerate(names) if self._shard.has(*name)], pa.int64())
+            if len(mine):
+                places = pc.add(mine, products.first)
+                rows = pa.RecordBatch.from_arrays([*batch.take(mine).columns, places], schema=self.schema)
+                yield rows, Products(rows, self.roles, count, products.where)
                 count += len(mine)

@@ -73,7 +73,7 @@ def is_placeholder_title(text: str) -> bool:
 
 
 def _is_one_of(text: str, words: frozenset[str]) -> bool:
-    return text.casefold().strip(_FRAME) in words or not any(c.isalnum() for c in text)
+    return text.casefold().strip(_FRAME) in words or not (text[0].isalnum() or any(c.isalnum() for c in text))
 
 
 def _without_markup(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,13 @@ class Category:
 
     def arrange(self, product: Product) -> Product:
         """Put the attributes that this category names first, in its order; the others stay as they were."""
-        rank = {name: number for number, name in enumerate(self.attributes)}
-        return replace(
-            product, attributes=tuple(sorted(product.attributes, key=lambda a: rank.get(a.name.lower(), len(rank))))
-        )
+        rank = self._rank
+        arranged = tuple(sorted(product.attributes, key=lambda a: rank.get(a.name.lower(), len(rank))))
+        return product if arranged == product.attributes else replace(product, attributes=arranged)
+
+    @cached_property
+    def _rank(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.attributes)}
 
 
 class Categories:

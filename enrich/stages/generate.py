@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+
 from enrich import buckets
 from enrich.checkpoint import Checkpoint
 from enrich.engine.protocol import Completion, Request
@@ -36,19 +38,15 @@ def plan_rows(run: Run, survey: Survey, checkpoint: Checkpoint) -> Iterator[list
     """Render and tokenize the rows to do, in catalog order; yield those not done yet, a window at a time."""
     builder = PromptBuilder(choose_template=run.template, encode=run.tokenizer.encode, max_tokens=run.longest_prompt)
     window: list[Row] = []
-    last_titled = ""  # id of the last row that had a title
-    for _, products in run.catalog.batches():
+    waiting = survey.waiting
+    for _, products in run.catalog.batches() if len(waiting) else ():
         stop_if_asked(run, committed(checkpoint))
+        begin, end = np.searchsorted(waiting, [products.first, products.first + len(products)])
         to_do = []
-        for product in products:
-            if product.title:
-                last_titled = product.id
-            if run.is_kept(product) or checkpoint.is_done(product.ordinal) or product.ordinal in survey.carried:
-                continue
+        for product in products.at(waiting[begin:end] - products.first):
             if product.title:
                 to_do.append(run.categories.of(product).arrange(product))
-            elif product.id and product.id == last_titled:
-                # As shop exports have it: the product's first row has its title, one more stands for each variant.
+            elif survey.is_variant(product.ordinal):
                 generation = Generation(SKIPPED, flags=("variant",), run_id=checkpoint.run_id)
                 checkpoint.add(Outcome(product.ordinal, product.description or None, generation))
             else:

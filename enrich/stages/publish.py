@@ -5,14 +5,20 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections import Counter, deque
+from collections import Counter
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 import enrich
+from enrich.catalog import Products
 from enrich.changes import ChangesWriter
 from enrich.checkpoint import Checkpoint
 from enrich.drift import Profile, Profiler
@@ -28,9 +34,10 @@ from enrich.generation import (
     Generation,
     Outcome,
 )
+from enrich.outcomes import OutcomeReader, outcome_table
 from enrich.output import OutputWriter, facts_or_none
 from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked
-from enrich.stages.survey import Survey
+from enrich.stages.survey import DESCRIBED, Survey
 from enrich.summary import Summary
 
 log = logging.getLogger("enrich")
@@ -41,49 +48,24 @@ def publish(
 ) -> Summary:
     """Join the source's rows with their outcomes, in order, prove that none is missing or double, and publish."""
     config = run.config
-    counts: Counter[str] = Counter()
-    profiler = Profiler()
-    edited = prompt_tokens = generated_tokens = joined = 0
-    # The catalog is read once: where a batch begins and ends is told to both readers of outcomes as it comes by.
-    spans: deque[tuple[int, int]] = deque()
-    done = checkpoint.outcomes(iter(spans.popleft, None))
+    tally = _Tally()
+    joined = 0
     scratch = config.output_path.with_name(f".{config.output_path.name}.carried")
-    carried = survey.carried.outcomes(iter(spans.popleft, None), scratch)
-    first = 0
     with (
         OutputWriter(config.output_path, run.catalog.schema, config.output_column) as writer,
         _changes(run) as changes,
+        closing(survey.carried.outcomes(scratch)) as carried,
     ):
+        made, reused = OutcomeReader(checkpoint.outcomes()), OutcomeReader(carried)
         for batch, products in run.catalog.batches():
             stop_if_asked(run, committed(checkpoint))
-            spans.extend([(first, first + len(batch))] * 2)
-            first += len(batch)
-            new, old = next(done), next(carried)
-            outcomes = new | old
-            texts, generations = [], []
-            for product in products:
-                outcome = outcomes.get(product.ordinal)
-                if outcome is None and run.is_kept(product):
-                    outcome = Outcome(product.ordinal, product.description, Generation(KEPT, run_id=checkpoint.run_id))
-                elif outcome is None and partial:
-                    waiting = Generation(PENDING, run_id=checkpoint.run_id)
-                    outcome = Outcome(product.ordinal, product.description or None, waiting)
-                elif outcome is None:
-                    raise ReconciliationError(
-                        f"{config.output_path} was withheld: row {product.ordinal + 1} of the catalog has no outcome"
-                    )
-                unusable = outcome.generation.status == QUARANTINED
-                texts.append(product.description or None if unusable else outcome.text)
-                generations.append(outcome.generation)
+            end = products.first + len(batch)
+            outcomes = pa.concat_tables([made.take_below(end), reused.take_below(end)])
+            joined += len(outcomes)
+            texts, generations = _joined(run, survey, products, outcomes, checkpoint.run_id, partial=partial)
             changes.write(writer.write(batch, texts, generations))
-            for text, generation in zip(texts, generations, strict=True):
-                profiler.add(text, generation)
-            joined += len(new) + len(old)
-            counts.update(generation.status for generation in generations)
-            edited += sum(EDITED in generation.flags for generation in generations)
-            made = [generation for generation in generations if generation.status == GENERATED]
-            prompt_tokens += sum(generation.prompt_tokens or 0 for generation in made)
-            generated_tokens += sum(generation.generated_tokens or 0 for generation in made)
+            tally.add(texts, generations)
+        counts = tally.counts
         expected = checkpoint.num_listed + len(survey.carried)
         if joined != expected or counts.total() != survey.rows:
             raise ReconciliationError(
@@ -95,20 +77,20 @@ def publish(
                 f"{config.output_path} was withheld: {counts[QUARANTINED]:,} of {survey.rows:,} rows have no usable"
                 f" text, more than --max-quarantined {config.max_quarantined}; raise it to publish what there is"
             )
-        profile = profiler.profile()
+        profile = tally.profiler.profile()
         drift = _check_drift(run, profile)
         summary = Summary(
             rows=survey.rows,
             generated=counts[GENERATED],
             reused=counts[REUSED],
             kept=counts[KEPT],
-            edited=edited,
+            edited=tally.edited,
             quarantined=counts[QUARANTINED],
             skipped=counts[SKIPPED],
             pending=counts[PENDING],
             drift=drift,
-            prompt_tokens=prompt_tokens,
-            generated_tokens=generated_tokens,
+            prompt_tokens=tally.prompt_tokens,
+            generated_tokens=tally.generated_tokens,
             seconds=round(time.monotonic() - started, 3),
             tokens_per_second=round(run.tokens_per_second, 1),
             padding_waste=round(run.stats.padding_waste, 4),
@@ -126,6 +108,51 @@ def publish(
         if not summary.unchanged:
             writer.publish()
     return summary
+
+
+def _joined(
+    run: Run, survey: Survey, products: Products, outcomes: pa.Table, run_id: str, *, partial: bool
+) -> tuple[pa.StringArray, pa.StructArray]:
+    """Return the texts and records of a batch's rows: from their outcomes, or from the catalog where they have none.
+
+    Raises ReconciliationError if a row that should have an outcome has none, or has two.
+    """
+    first, end = products.first, products.first + len(products)
+    kept, pending = len(outcomes), len(outcomes) + 1  # the places of two records for rows without an outcome
+    places = outcomes["ordinal"].to_numpy() - first
+    if len(np.unique(places)) < len(places) or (len(places) and places.min() < 0):
+        raise ReconciliationError(f"{run.config.output_path} was withheld: a row has two outcomes")
+    chosen = np.where(survey.is_kept[first:end], kept, pending if partial else -1)
+    chosen[places] = np.arange(len(places))
+    if (missing := np.flatnonzero(chosen < 0)).size:
+        row = first + missing[0] + 1
+        raise ReconciliationError(f"{run.config.output_path} was withheld: row {row} of the catalog has no outcome")
+    bare = [Outcome(-1, None, Generation(status, run_id=run_id)) for status in (KEPT, PENDING)]
+    records = pa.concat_tables([outcomes, outcome_table(bare)]).take(chosen).combine_chunks()
+    texts, generations = records["text"].chunk(0), records["generation"].chunk(0)
+    # Where there is no text of ours, what stands in the catalog stays: an old description is better than none.
+    is_old = (chosen >= kept) | np.asarray(pc.equal(generations.field("status"), QUARANTINED))
+    described = is_old & (survey.marks[first:end] & DESCRIBED > 0)
+    return pc.if_else(pa.array(is_old), products.descriptions_where(described), texts), generations
+
+
+class _Tally:
+    """Counts what is published."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.profiler = Profiler()
+        self.edited = self.prompt_tokens = self.generated_tokens = 0
+
+    def add(self, texts: pa.StringArray, generations: pa.StructArray) -> None:
+        """Count some rows."""
+        status = generations.field("status")
+        self.counts.update({entry["values"]: entry["counts"] for entry in status.value_counts().to_pylist()})
+        self.profiler.add(texts, generations)
+        self.edited += pc.sum(pc.equal(generations.field("flags").flatten(), EDITED), min_count=0).as_py()
+        made = generations.filter(pc.equal(status, GENERATED))
+        self.prompt_tokens += pc.sum(made.field("prompt_tokens"), min_count=0).as_py()
+        self.generated_tokens += pc.sum(made.field("generated_tokens"), min_count=0).as_py()
 
 
 def _check_drift(run: Run, profile: Profile) -> float | None:

@@ -68,10 +68,6 @@ class Run:
         """Return the prompt template for a product."""
         return self.templates[self.categories.of(product)]
 
-    def is_kept(self, product: Product) -> bool:
-        """Say whether the product has a description that stays."""
-        return bool(product.description) and not self.config.overwrite
-
     def beside_output(self, suffix: str) -> Path:
         """Return the output's path with something put behind its name."""
         return self.config.output_path.with_name(self.config.output_path.name + suffix)

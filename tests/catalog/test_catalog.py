@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -437,3 +438,24 @@ def test_the_messy_sample(tmp_path: Path) -> None:
     assert "<|endoftext|>" in "".join(product.title for product in found)
     assert "\u200d" in by_id["00161"].title + by_id["00160"].title
     assert sum(bool(product.description) for product in found) == 6
+
+
+@pytest.mark.parametrize("kind", ["text", "lists"])
+def test_some_rows_are_read_as_all_are(tmp_path: Path, kind: str) -> None:
+    old = ["<p>Old</p> ", None, "n/a", "Older", ""]
+    values = old if kind == "text" else [None if text is None else [text, "and more"] for text in old]
+    table = pa.table(
+        {"title": ["Lamp", None, "Rug", "test", "Bed"], "color": ["red", "n/a", "red", None, "blue"], "body": values}
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    [(_, some)] = Catalog(tmp_path / "x.parquet", RoleOptions(description="body")).batches()
+    whole = list(some)
+    assert some.at([3, 0]) == [whole[3], whole[0]]
+    assert some[4] == whole[4]
+    assert some[1:3] == whole[1:3]
+    assert some.at([]) == []
+    described = np.array([bool(product.description) for product in whole])
+    found = some.descriptions_where(described).to_pylist()
+    assert [text or "" for text in found] == [product.description for product in whole]
+    assert found[1] is None
+    assert some.descriptions_where(np.zeros(5, bool)).to_pylist() == [None] * 5

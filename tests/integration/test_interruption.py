@@ -97,14 +97,18 @@ def test_killed_again_and_again_at_random_moments(tiny_gpt2: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 3)], ids=["INT", "TERM", "TERMs"]
+)
 def test_a_signal_commits_and_the_next_run_goes_on(
-    tiny_gpt2: Path, tmp_path: Path, uninterrupted: pl.DataFrame, number: signal.Signals
+    tiny_gpt2: Path, tmp_path: Path, uninterrupted: pl.DataFrame, number: signal.Signals, times: int
 ) -> None:
     output = tmp_path / "out.parquet"
     process = start(tiny_gpt2, output)
     wait_for_parts(process, output, 2)
-    process.send_signal(number)
+    for _ in range(times):  # as `timeout` sends it to a process and to its group
+        process.send_signal(number)
+        time.sleep(0.02)
     _, log = process.communicate(timeout=60)
     assert process.returncode == 128 + number, log
     assert "rows are done and committed" in log
@@ -116,3 +120,25 @@ def test_a_signal_commits_and_the_next_run_goes_on(
     assert process.returncode == 0, log
     assert "rows found done" in log
     assert_same(output, uninterrupted)
+
+
+def test_a_second_signal_ends_a_run_at_once_if_it_is_no_echo_of_the_first() -> None:
+    program = (
+        "import time\n"
+        "from enrich import cli\n"
+        "with cli._signals() as stopped_by:\n"
+        "    print('ready', flush=True)\n"
+        "    while not stopped_by[0]: time.sleep(0.01)\n"
+        "    print('stopping', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.stdout.readline() == "stopping\n"
+    process.terminate()
+    time.sleep(1.2)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(10) == -signal.SIGTERM

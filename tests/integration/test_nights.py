@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from enrich import RunConfig, job, reuse
+from enrich import RunConfig, job, lock, reuse
 from enrich.engine import reference
 from enrich.engine.protocol import Completion
-from enrich.errors import ConfigError, ReconciliationError, TooManyQuarantined, TooMuchDrift, TryAgain
+from enrich.errors import CatalogError, ConfigError, ReconciliationError, TooManyQuarantined, TooMuchDrift, TryAgain
 from enrich.stages import setup
+from enrich.status import read_status as status_of
 
 SAMPLES = Path(__file__).parents[2] / "sample_catalogs"
 
@@ -324,7 +325,7 @@ def test_shards_make_the_same_file_as_one_run(enrich, frame: pl.DataFrame, tmp_p
     assert joined.drop("generation").equals(whole.drop("generation"))
     assert joined["generation"].struct.unnest().select(same).equals(whole["generation"].struct.unnest().select(same))
     assert (summary.rows, summary.quarantined) == (45, 2)
-    assert not list(tmp_path.glob("out.shard-*"))
+    assert {path.name for path in tmp_path.iterdir() if "shard" in path.name} == set()
     assert enrich(catalog).unchanged
     assert job.plan(RunConfig(str(catalog), str(output), model=_model_of(output), max_new_tokens=12), 3) is None
 
@@ -334,6 +335,24 @@ def test_shards_make_the_same_file_as_one_run(enrich, frame: pl.DataFrame, tmp_p
     assert sum(part.generated for part in parts) == 5
     assert job.merge(output, tmp_path / "changes.parquet").generated == 5
     assert set(read(tmp_path / "changes.parquet")["change"]) >= {"added", "removed"}
+
+
+def test_a_shard_that_is_being_written_is_not_merged(enrich, frame: pl.DataFrame, tmp_path: Path) -> None:
+    for shard in ("1/2", "2/2"):
+        enrich(frame, shard=shard)
+    with lock.only_run(tmp_path / "out.shard-2-of-2.parquet"), pytest.raises(TryAgain, match="shard-2-of-2"):
+        job.merge(tmp_path / "out.parquet")
+    assert job.merge(tmp_path / "out.parquet").rows == len(frame)
+
+
+def test_a_run_that_dies_before_it_generates_leaves_nothing(enrich, frame: pl.DataFrame, tmp_path: Path) -> None:
+    enrich(frame)
+    ragged = tmp_path / "ragged.csv"
+    ragged.write_text("sku,title\n1,Lamp\n2,Rug,Wool\n")
+    with pytest.raises(CatalogError, match="3 fields"):
+        enrich(ragged)
+    assert status_of(tmp_path / "out.parquet").state == "published"
+    assert not list(tmp_path.glob("*.checkpoint*"))
 
 
 def _model_of(output: Path) -> str:
@@ -376,6 +395,7 @@ def test_exit_codes_of_a_night(frame: pl.DataFrame, tiny_gpt2: Path, tmp_path: P
     assert second.returncode == 99, second.stderr
     assert json.loads(second.stdout)["unchanged"] is True
     assert 'enrich_rows{status="reused"} 12.0' in (tmp_path / "enrich.prom").read_text()
+    assert "enrich_exit_code 99.0" in (tmp_path / "enrich.prom").read_text()
     planned = enrich_process("plan", str(catalog), "--shards", "2", *options[:-1], "--exit-code-unchanged", "99")
     assert (planned.returncode, json.loads(planned.stdout)) == (99, [])
 
@@ -384,9 +404,24 @@ def test_exit_codes_of_a_night(frame: pl.DataFrame, tiny_gpt2: Path, tmp_path: P
     assert enrich_process("status", str(tmp_path / "nothing.parquet")).returncode == 2
     bad = enrich_process("run", str(catalog), "--max-time", "soon")
     assert (bad.returncode, bad.stderr) == (2, "enrich: max_time: 'soon' is no duration such as 2h, 90m or 1h30m\n")
+
+    def alerts() -> list[str]:
+        lines = (tmp_path / "enrich.prom").read_text().splitlines()
+        return [
+            line for line in lines if line.startswith(("enrich_exit_code", "enrich_success", "enrich_last_success"))
+        ]
+
+    success = alerts()[-1]
+    assert enrich_process("run", str(catalog), *metrics, "--max-time", "soon").returncode == 2
+    assert alerts() == ["enrich_exit_code 2.0", "enrich_success 0.0", success]
     frame.head(12).with_columns(title=pl.lit("")).write_csv(catalog)
-    withheld = enrich_process("run", str(catalog), *options)
+    withheld = enrich_process("run", str(catalog), *options, *metrics)
     assert withheld.returncode == 3, withheld.stderr
+    assert alerts() == ["enrich_exit_code 3.0", "enrich_success 0.0", success]
+    with lock.only_run(tmp_path / "catalog.enriched.parquet"):
+        assert enrich_process("run", str(catalog), *options, *metrics).returncode == 75
+    assert alerts() == ["enrich_exit_code 75.0", "enrich_success 0.0", success]
+    assert 'enrich_rows{status="reused"} 12.0' in (tmp_path / "enrich.prom").read_text()
 
 
 def test_config_says_where_each_value_comes_from(frame: pl.DataFrame, tmp_path: Path) -> None:
