@@ -22,7 +22,7 @@ NOUNS = {
     "changes",
     "lock",
 }
-SHARED = {"config", "errors", "product", "generation", "durable", "clock", "shard", "summary"}
+SHARED = {"config", "wishes", "errors", "product", "generation", "durable", "clock", "shard", "summary"}
 TORCH = {"engine", "finetune", "evaluate"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

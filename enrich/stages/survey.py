@@ -11,7 +11,6 @@ from enrich.checkpoint import Checkpoint
 from enrich.errors import CatalogError
 from enrich.keys import KeyMaker
 from enrich.output import facts_or_none
-from enrich.prompts import render
 from enrich.reuse import Carried, Earlier, WantedRows
 from enrich.stages.setup import LEFT_BEHIND, Run, stop_if_asked
 
@@ -36,7 +35,7 @@ class Survey:
 def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
     """Read the catalog, key the rows that need a text, and find those that have one from before."""
     earlier = _earlier(run)
-    keys = KeyMaker(run.files.revision, asdict(run.params), run.config.seed)
+    keys = KeyMaker(run.files.revision, asdict(run.params) | run.form, run.config.seed)
     wanted, edited, rows, kept = WantedRows(), dict[int, int](), 0, 0
     for batch, products in run.catalog.batches():
         stop_if_asked(run, "nothing was generated yet")
@@ -46,7 +45,7 @@ def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
                 kept += 1
             elif product.title:
                 arranged = run.categories.of(product).arrange(product)
-                key = keys.key(product.id, render(run.template(product), arranged))
+                key = keys.key(product.id, run.wording(product).all_of(arranged))
                 wanted.add(product.ordinal, key)
                 position = earlier.edited_position(product.id)
                 if position is not None:
