@@ -37,7 +37,7 @@ def bench_pipeline(rows: int, batch_size: int) -> dict[str, Any]:
 
     from enrich.catalog import Catalog, RoleOptions
     from enrich.categories import Categories
-    from enrich.engine.loading import EMBEDDED
+    from enrich.engine.files import EMBEDDED
     from enrich.prompts import compile_template, render
 
     categories = Categories()

@@ -95,9 +95,11 @@ def _config_options(command: Callable[..., None]) -> Callable[..., None]:
         kind, help_text = str(option.type).split(" | ")[0], option.metadata["help"]
         if option.default is not None and kind != "bool":
             help_text += f"  [default: {option.default}]"
+        if option.metadata["built_in"] is not None and kind != "bool":
+            help_text += f"  [default: the model's own, or {option.metadata['built_in']}]"
         settings: dict[str, Any] = {"default": None, "help": help_text, "envvar": f"ENRICH_{option.name.upper()}"}
         if kind == "bool":
-            flag += f"/--no-{option.name}" if option.name == "overwrite" else ""
+            flag += f"/--no-{option.name}" if option.name in ("overwrite", "chat") else ""
             settings["is_flag"] = True
         elif option.metadata["choices"]:
             settings["type"] = click.Choice(option.metadata["choices"])
@@ -312,10 +314,14 @@ def config(catalog: str, config_file: Path | None, **flags: Any) -> None:
       enrich config catalog.parquet --seed 7
     """
     from enrich.config import as_toml, find_config, read_config
+    from enrich.engine.files import wishes_of
 
-    merged = build_config(catalog, config_file, flags)
+    given = build_config(catalog, config_file, flags)
     file = config_file or find_config(catalog)
     in_file = read_config(file) if file else {}
+    known = wishes_of(given.model, given.revision)
+    wished = known[1] if known else {}
+    open_to_model, merged = given.left_open(wished), given.completed(wished)
     context = click.get_current_context()
     for option in dataclasses.fields(RunConfig):
         if option.name == "catalog":
@@ -324,9 +330,33 @@ def config(catalog: str, config_file: Path | None, **flags: Any) -> None:
             source = context.get_parameter_source(option.name)
             variable = f"ENRICH_{option.name.upper()}"
             origin = variable if source is click.core.ParameterSource.ENVIRONMENT else "command line"
+        elif option.name in in_file:
+            origin = str(file)
+        elif option.name in open_to_model and known is None:
+            origin = f"default, unless {given.model}, which is not on this machine, wishes otherwise"
+        elif option.name == "template" and known and known[0].template is not None:
+            origin = f"{given.model} has one of its own"
         else:
-            origin = str(file) if option.name in in_file else "default"
+            origin = f"wish of {given.model}" if open_to_model.get(option.name, (None, False))[1] else "default"
         click.echo(f"{as_toml(option.name, getattr(merged, option.name)):<40}  # {origin}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
+def models(as_json: bool) -> None:
+    """List the models that a run can name: embedded ones, presets, and those in the hub cache of this machine.
+
+    Any other model of the hub or directory can be named as well; `enrich run` fetches what isn't here if it may.
+
+    \b
+    Examples:
+      enrich models
+      enrich run catalog.parquet --model gpt2-home
+    """
+    from enrich.engine import inventory
+
+    entries = inventory.list_models()
+    click.echo(inventory.as_json(entries) if as_json else inventory.as_table(entries))
 
 
 def _report(summary: Summary, as_json: bool, quiet: bool) -> None:

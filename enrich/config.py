@@ -8,8 +8,8 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,31 +24,57 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def _option(
-    default: Any, help: str, *, flags: tuple[str, ...] = (), text: bool = False, choices: tuple[str, ...] = ()
+    default: Any,
+    help: str,
+    *,
+    flags: tuple[str, ...] = (),
+    text: bool = False,
+    choices: tuple[str, ...] = (),
+    built_in: Any = None,
 ) -> Any:
-    """Declare an option. `text` marks those on which the generated texts depend: a checkpoint is bound to them."""
-    return field(default=default, metadata={"help": help, "flags": flags, "text": text, "choices": choices})
+    """Declare an option. `text` marks those on which the generated texts depend: a checkpoint is bound to them.
+
+    `built_in` is the value of an option that was left to the model (None) and that the model leaves open.
+    """
+    metadata = {"help": help, "flags": flags, "text": text, "choices": choices, "built_in": built_in}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What `run` is to do. Valid once built: raises ConfigError otherwise."""
+    """What `run` is to do. Valid once built: raises ConfigError otherwise.
+
+    Options that the model may have a wish for are None unless they are given; see `completed`.
+    """
 
     catalog: str = field(metadata={})
     output: str | None = _option(
         None, "Where to write the enriched Parquet file.  [default: CATALOG's stem + .enriched.parquet]", flags=("-o",)
     )
-    model: str = _option("home-mini", "Embedded model name, model directory or hub id.", text=True)
+    model: str = _option("home-mini", "Embedded model, preset, directory or hub id; see `enrich models`.", text=True)
     revision: str | None = _option(None, "Branch, tag or commit of a hub model.", text=True)
     template: str | None = _option(
         None, "Jinja2 file to render prompts with, in place of the categories' own.", text=True
     )
-    max_new_tokens: int = _option(128, "Longest text to generate, in tokens.", text=True)
-    temperature: float = _option(0.4, "Sampling temperature; 0 picks the likeliest token always.", text=True)
-    top_k: int = _option(50, "Sample from the k likeliest tokens; 0 from all.", text=True)
-    top_p: float = _option(0.9, "Sample from the likeliest tokens that together have this probability.", text=True)
-    repetition_penalty: float = _option(
-        1.1, "Divide the scores of tokens the text already has by this; the prompt's own tokens are free.", text=True
+    chat: bool | None = _option(
+        None,
+        "Put prompts through the model's chat template, or don't.  [default: where the model has one]",
+        text=True,
+        built_in=False,
+    )
+    max_new_tokens: int | None = _option(None, "Longest text to generate, in tokens.", text=True, built_in=128)
+    temperature: float | None = _option(
+        None, "Sampling temperature; 0 picks the likeliest token always.", text=True, built_in=0.4
+    )
+    top_k: int | None = _option(None, "Sample from the k likeliest tokens; 0 from all.", text=True, built_in=50)
+    top_p: float | None = _option(
+        None, "Sample from the likeliest tokens that together have this probability.", text=True, built_in=0.9
+    )
+    repetition_penalty: float | None = _option(
+        None,
+        "Divide the scores of tokens the text already has by this; the prompt's own tokens are free.",
+        text=True,
+        built_in=1.1,
     )
     seed: int = _option(0, "Another seed, other texts.", text=True)
     overwrite: bool = _option(False, "Write new texts in place of existing descriptions too.", text=True)
@@ -93,11 +119,17 @@ class RunConfig:
             self._normalize(option.name, str(option.type))
         self._check(bool(self.catalog), "catalog", "is missing")
         self._check(bool(Path(self.catalog).name), "catalog", "must name a file")
-        self._check(self.max_new_tokens >= 1, "max_new_tokens", "must be at least 1")
-        self._check(0 <= self.temperature < math.inf, "temperature", "must be 0 or more, and finite")
-        self._check(self.top_k >= 0, "top_k", "must be 0 (off) or more")
-        self._check(0 < self.top_p <= 1, "top_p", "must be above 0 and at most 1")
-        self._check(0 < self.repetition_penalty < math.inf, "repetition_penalty", "must be above 0 (1 is off)")
+        self._check(_unset_or(self.max_new_tokens, lambda n: n >= 1), "max_new_tokens", "must be at least 1")
+        self._check(
+            _unset_or(self.temperature, lambda t: 0 <= t < math.inf), "temperature", "must be 0 or more, and finite"
+        )
+        self._check(_unset_or(self.top_k, lambda k: k >= 0), "top_k", "must be 0 (off) or more")
+        self._check(_unset_or(self.top_p, lambda p: 0 < p <= 1), "top_p", "must be above 0 and at most 1")
+        self._check(
+            _unset_or(self.repetition_penalty, lambda r: 0 < r < math.inf),
+            "repetition_penalty",
+            "must be above 0 (1 is off)",
+        )
         self._check(0 <= self.seed < 2**63, "seed", "must be from 0 to 2^63 - 1")
         self._check(self.limit is None or self.limit >= 1, "limit", "must be at least 1")
         self._check(self.batch_size >= 1, "batch_size", "must be at least 1")
@@ -147,7 +179,7 @@ class RunConfig:
         if wanted.startswith("tuple") and isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         self._check(_fits(value, wanted), name, f"should be {_described(wanted)}")
-        if wanted == "float":
+        if wanted.startswith("float") and value is not None:
             try:
                 value = float(value)
             except OverflowError:
@@ -196,6 +228,23 @@ class RunConfig:
         number = float(self.max_quarantined.removesuffix("%"))
         return int(rows * number / 100) if self.max_quarantined.endswith("%") else int(number)
 
+    def completed(self, wished: Mapping[str, Any]) -> RunConfig:
+        """Return the same with what was not given as the model wishes it, or else as is built in."""
+        return replace(self, **{name: value for name, (value, _) in self.left_open(wished).items()})
+
+    def left_open(self, wished: Mapping[str, Any]) -> dict[str, tuple[Any, bool]]:
+        """Return the options left to the model: their values, and whether they are its wish or built in."""
+        return {
+            option.name: (wished.get(option.name, built_in), option.name in wished)
+            for option in fields(self)
+            if (built_in := option.metadata.get("built_in")) is not None and getattr(self, option.name) is None
+        }
+
+    def sampling(self) -> dict[str, Any]:
+        """Return how tokens are to be drawn, of a configuration that is completed."""
+        names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty")
+        return {name: getattr(self, name) for name in names}
+
     def text_options(self) -> dict[str, Any]:
         """Return the options on which the generated texts depend."""
         return {
@@ -205,6 +254,10 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return every option, in JSON's types."""
         return {option.name: _plain(getattr(self, option.name)) for option in fields(self)}
+
+
+def _unset_or(value: Any, rule: Callable[[Any], bool]) -> bool:
+    return value is None or rule(value)
 
 
 def _plain(value: Any) -> Any:
@@ -271,7 +324,7 @@ def _fits(value: Any, wanted: str) -> bool:
     if value is None:
         return "None" in wanted
     if isinstance(value, bool):
-        return wanted == "bool"
+        return wanted.startswith("bool")
     if isinstance(value, (list, tuple)):
         return wanted.startswith("tuple") and all(isinstance(item, str) for item in value)
     if isinstance(value, str):

@@ -79,3 +79,8 @@ class Interrupted(EnrichError):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def one_line(error: BaseException) -> str:
+    """Return another library's error as part of a line: without line ends, and not too long."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

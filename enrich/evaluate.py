@@ -18,7 +18,7 @@ from enrich import job
 from enrich.catalog import Catalog, RoleOptions
 from enrich.categories import Categories
 from enrich.config import RunConfig
-from enrich.engine.loading import find_model
+from enrich.engine.files import find_model
 from enrich.finetune import PairDataset, measure, read_pairs
 from enrich.product import Product
 from enrich.quality.words import colors_in, head_noun, materials_in, stem, words_of

@@ -30,7 +30,7 @@ from transformers import (
 from enrich.catalog import Catalog, RoleOptions
 from enrich.catalog.source_text import clean
 from enrich.categories import Categories
-from enrich.engine.loading import find_model
+from enrich.engine.files import find_model
 from enrich.errors import CatalogError, ConfigError
 from enrich.prompts import compile_template, read_template, render
 

@@ -25,8 +25,25 @@ _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Pow: "a power",
 }
 
-Encode = Callable[[Sequence[str]], list[list[int]]]
-"""Texts to token ids, special tokens in the texts read as plain text."""
+Encode = Callable[[Sequence[str], Sequence[str]], list[list[int]]]
+"""Texts, and what a chat model is told before each, to token ids; special tokens in the texts read as plain text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a product is put to the model: by a template and, to a chat model, with a system prompt before it."""
+
+    template: Template
+    system: str = ""
+
+    def render(self, product: Product) -> str:
+        """Render one product; see `render`."""
+        return render(self.template, product)
+
+    def all_of(self, product: Product) -> str:
+        """Return all words that a text depends on, for its key."""
+        text = self.render(product)
+        return f"{self.system}\0{text}" if self.system else text
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -42,7 +59,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 class Prompt:
     """What the engine is given for one product.
 
-    `token_ids` is empty if not even the title alone fits. `dropped` counts the attributes left out to make it fit.
+    `text` is as the template renders it, for a chat model the user's message. `token_ids` is empty if not even the
+    title alone fits. `dropped` counts the attributes left out to make it fit.
     """
 
     product: Product
@@ -121,28 +139,30 @@ class PromptBuilder:
     What does not fit is left out from the end: the last attributes first, then the category, never the title.
     """
 
-    def __init__(self, choose_template: Callable[[Product], Template], encode: Encode, max_tokens: int) -> None:
+    def __init__(self, choose_wording: Callable[[Product], Wording], encode: Encode, max_tokens: int) -> None:
         if max_tokens < 1:
             raise ConfigError("max_new_tokens leaves no room for a prompt in the model's context; lower it")
-        self._choose_template = choose_template
+        self._choose_wording = choose_wording
         self._encode = encode
         self._max_tokens = max_tokens
 
     def build(self, products: Sequence[Product]) -> list[Prompt]:
         """Build the prompts of many products at once (tokenizers are several times faster in batches)."""
-        texts = [render(self._choose_template(product), product) for product in products]
+        wordings = [self._choose_wording(product) for product in products]
+        texts = [wording.render(product) for wording, product in zip(wordings, products, strict=True)]
+        encoded = self._encode(texts, [wording.system for wording in wordings])
         return [
             Prompt(product, text, tuple(token_ids)) if len(token_ids) <= self._max_tokens else self._shorten(product)
-            for product, text, token_ids in zip(products, texts, self._encode(texts), strict=True)
+            for product, text, token_ids in zip(products, texts, encoded, strict=True)
         ]
 
     def _shorten(self, product: Product) -> Prompt:
-        template = self._choose_template(product)
+        wording = self._choose_wording(product)
         count = len(product.attributes)
         kept = [replace(product, attributes=product.attributes[:n]) for n in reversed(range(count))]
         for candidate in [*kept, replace(product, attributes=(), category="")]:
-            text = render(template, candidate)
-            token_ids = self._encode([text])[0]
+            text = wording.render(candidate)
+            token_ids = self._encode([text], [wording.system])[0]
             if len(token_ids) <= self._max_tokens:
                 return Prompt(product, text, tuple(token_ids), dropped=count - len(candidate.attributes))
-        return Prompt(product, render(template, product), (), dropped=count)
+        return Prompt(product, wording.render(product), (), dropped=count)

@@ -304,10 +304,12 @@ def test_what_can_t_be_run_is_refused_in_one_line(enrich, options, error, messag
 
 def test_a_template_of_one_s_own_is_what_the_model_reads(enrich, tmp_path: Path, monkeypatch) -> None:
     seen: list[str] = []
-    from enrich.engine.loading import Tokenizer
+    from enrich.engine.tokenizer import Tokenizer
 
     encode = Tokenizer.encode
-    monkeypatch.setattr(Tokenizer, "encode", lambda self, batch: seen.extend(batch) or encode(self, batch))
+    monkeypatch.setattr(
+        Tokenizer, "encode", lambda self, batch, systems: seen.extend(batch) or encode(self, batch, systems)
+    )
     (tmp_path / "own.j2").write_text("{{ title }} in {{ category }}:")
     enrich(
         pl.DataFrame({"title": ["{{ 7*7 }} <b>Lamp</b> <|endoftext|>"], "category": ["A > B"]}),

@@ -22,7 +22,18 @@ NOUNS = {
     "changes",
     "lock",
 }
-SHARED = {"config", "errors", "product", "generation", "outcomes", "durable", "clock", "shard", "summary"}
+SHARED = {
+    "config",
+    "wishes",
+    "errors",
+    "product",
+    "generation",
+    "outcomes",
+    "durable",
+    "clock",
+    "shard",
+    "summary",
+}
 TORCH = {"engine", "finetune", "evaluate"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from enrich.errors import ConfigError
 from enrich.product import Attribute, Product
-from enrich.prompts import Prompt, PromptBuilder, compile_template, read_template, render
+from enrich.prompts import Prompt, PromptBuilder, Wording, compile_template, read_template, render
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines may be busy
 
@@ -34,7 +34,8 @@ class WordEncoder:
         self.calls: list[list[str]] = []
         self.ids: dict[str, int] = {}
 
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str], systems: Sequence[str]) -> list[list[int]]:
+        assert len(systems) == len(texts)
         self.calls.append(list(texts))
         return [[self.ids.setdefault(word, len(self.ids)) for word in text.split()] for text in texts]
 
@@ -45,7 +46,7 @@ class WordEncoder:
 
 def builder(max_tokens: int, source: str = TEMPLATE) -> tuple[PromptBuilder, WordEncoder]:
     template, encoder = compile_template(source, "test"), WordEncoder()
-    return PromptBuilder(lambda _: template, encoder, max_tokens), encoder
+    return PromptBuilder(lambda _: Wording(template), encoder, max_tokens), encoder
 
 
 def test_a_template_is_rendered_without_the_blank_lines_around_it() -> None:
@@ -249,8 +250,8 @@ def test_a_context_without_room_is_a_configuration_error() -> None:
 
 
 def test_the_template_is_chosen_for_each_row() -> None:
-    templates = {"Home": compile_template("H {{ title }}", "h"), "Toys": compile_template("T {{ title }}", "t")}
-    prompts = PromptBuilder(lambda row: templates[row.category], WordEncoder(), 8)
+    wordings = {name: Wording(compile_template(f"{name[0]} {{{{ title }}}}", name)) for name in ("Home", "Toys")}
+    prompts = PromptBuilder(lambda row: wordings[row.category], WordEncoder(), 8)
     built = prompts.build([product("Lamp", "Toys"), product("Bear", "Home")])
     assert [prompt.text for prompt in built] == ["T Lamp", "H Bear"]
 

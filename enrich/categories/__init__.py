@@ -15,7 +15,7 @@ from enrich.product import Product
 
 _DIRECTORY = Path(__file__).parent
 _DEFAULT = "default"
-_KEYS = {"name", "aliases", "attributes", "template"}
+_KEYS = {"name", "aliases", "attributes", "template", "tone", "claims"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Category:
     aliases: tuple[str, ...]
     attributes: tuple[str, ...]
     template: str
+    tone: str = ""
+    claims: tuple[str, ...] = ()
 
     def arrange(self, product: Product) -> Product:
         """Put the attributes that this category names first, in its order; the others stay as they were."""
@@ -50,6 +52,8 @@ class Categories:
                 aliases=tuple(data["aliases"]),
                 attributes=tuple(data["attributes"]),
                 template=template or data.get("template", default_template),
+                tone=data.get("tone", ""),
+                claims=tuple(data.get("claims", ())),
             )
             for stem, data in files.items()
         }

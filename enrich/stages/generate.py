@@ -36,7 +36,7 @@ class Row:
 
 def plan_rows(run: Run, survey: Survey, checkpoint: Checkpoint) -> Iterator[list[Row]]:
     """Render and tokenize the rows to do, in catalog order; yield those not done yet, a window at a time."""
-    builder = PromptBuilder(choose_template=run.template, encode=run.tokenizer.encode, max_tokens=run.longest_prompt)
+    builder = PromptBuilder(choose_wording=run.wording, encode=run.tokenizer.encode, max_tokens=run.longest_prompt)
     window: list[Row] = []
     waiting = survey.waiting
     for _, products in run.catalog.batches() if len(waiting) else ():
@@ -99,7 +99,7 @@ def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: 
 
 def _outcome(run: Run, row: Row, request: Request, completion: Completion, edge: int, run_id: str) -> Outcome:
     product = row.prompt.product
-    cleaned = clean_text(run.tokenizer.decode(completion.token_ids))
+    cleaned = clean_text(run.written(row.prompt, completion.token_ids))
     text = cleaned.text or product.description or None
     flags = (*cleaned.flags, *(("attributes_dropped",) if row.prompt.dropped else ()))
     generation = Generation(

@@ -6,28 +6,30 @@ import logging
 import secrets
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template
-
 import enrich
 from enrich.catalog import Catalog, RoleOptions
 from enrich.catalog.sharded import ShardOfCatalog
 from enrich.categories import Categories, Category
+from enrich.categories.instructions import system_prompt
 from enrich.checkpoint import Checkpoint
 from enrich.clock import Deadline
 from enrich.config import RunConfig
-from enrich.engine.loading import ModelFiles, Tokenizer, find_model, load_model, pick_device, pick_dtype
+from enrich.engine.files import ModelFiles, find_model
+from enrich.engine.loading import load_model, pick_device, pick_dtype
 from enrich.engine.protocol import Engine, EngineStats, SamplingParams
+from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import CatalogError, ConfigError, Interrupted
 from enrich.keys import digest
 from enrich.product import Product
-from enrich.prompts import compile_template, read_template
+from enrich.prompts import Prompt, Wording, compile_template, read_template
+from enrich.quality import clean_text
 
 log = logging.getLogger("enrich")
 
@@ -37,7 +39,7 @@ LEFT_BEHIND = ".checkpoint.old"  # parts of checkpoints whose catalog has change
 
 @dataclass
 class Run:
-    """What the stages of a run share."""
+    """What the stages of a run share. `config` has the model's wishes in it."""
 
     config: RunConfig
     catalog: Catalog | ShardOfCatalog
@@ -60,13 +62,37 @@ class Run:
         return pick_dtype(self.config.dtype, self.device)
 
     @cached_property
-    def templates(self) -> dict[Category, Template]:
-        """The categories' prompt templates, compiled."""
-        return {category: compile_template(category.template, category.name) for category in self.categories}
+    def wordings(self) -> dict[Category, Wording]:
+        """How the products of each category are put to the model."""
+        return {
+            category: Wording(
+                compile_template(category.template, category.name),
+                system_prompt(category) if self.config.chat else "",
+            )
+            for category in self.categories
+        }
 
-    def template(self, product: Product) -> Template:
-        """Return the prompt template for a product."""
-        return self.templates[self.categories.of(product)]
+    def wording(self, product: Product) -> Wording:
+        """Return how a product is put to the model."""
+        return self.wordings[self.categories.of(product)]
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """How a text is made of prompt and completion, if it is not the completion alone; for keys."""
+        return {"continues_prompt": True} if self.continues_prompt else {}
+
+    @property
+    def continues_prompt(self) -> bool:
+        """Whether a text begins with its prompt."""
+        return bool(self.files.wishes.continues_prompt) and not self.config.chat
+
+    def written(self, prompt: Prompt, token_ids: Sequence[int]) -> str:
+        """Return the text that the model has written, not cleaned yet."""
+        if not self.continues_prompt:
+            return self.tokenizer.decode(token_ids)
+        text = prompt.text + self.tokenizer.decode_after(prompt.token_ids, token_ids)
+        # The prompt alone is no text, and it may be all that is left of one that got to no end of a sentence.
+        return text if len(clean_text(text).text) > len(" ".join(prompt.text.split())) else ""
 
     def beside_output(self, suffix: str) -> Path:
         """Return the output's path with something put behind its name."""
@@ -85,7 +111,7 @@ class Run:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, loaded when the first prompt needs it."""
-        return Tokenizer(self.files)
+        return Tokenizer(self.files, chat=bool(self.config.chat))
 
     @cached_property
     def engine(self) -> Engine:
@@ -115,9 +141,10 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
         log.warning("%s", note)
     log.info("%s: %s", config.catalog, catalog.roles.summary())
     files = find_model(config.model, config.revision)
-    params = SamplingParams(
-        config.max_new_tokens, config.temperature, config.top_k, config.top_p, config.repetition_penalty
-    )
+    config = config.completed(files.wished)
+    if config.chat and not files.has_chat_template:
+        raise ConfigError(f"--chat: model {files.name} has no chat template; leave it out")
+    params = SamplingParams(**config.sampling())
     if config.device not in ("auto", "cpu"):
         pick_device(config.device)  # it may be missing, which is to be told even if nothing turns out to be changed
     deadline = Deadline(config.seconds_left())
@@ -143,7 +170,8 @@ def _check_columns(catalog: Catalog, config: RunConfig) -> None:
 
 def fingerprint(run: Run) -> dict[str, Any]:
     """Return what the texts depend on, save for the number format, which is not known before torch is loaded."""
-    options = run.config.text_options() | {"template": digest(run.categories.sources())}
+    systems = [wording.system for wording in run.wordings.values()] if run.config.chat else []
+    options = run.config.text_options() | {"template": digest([*run.categories.sources(), *systems])} | run.form
     return {
         "enrich version": enrich.__version__,
         "catalog content": run.catalog.identity,

@@ -13,7 +13,6 @@ from enrich.checkpoint import Checkpoint
 from enrich.errors import CatalogError
 from enrich.keys import KeyMaker, row_keys
 from enrich.output import facts_or_none
-from enrich.prompts import render
 from enrich.reuse import Carried, Earlier, WantedRows
 from enrich.stages.setup import LEFT_BEHIND, Run, stop_if_asked
 
@@ -55,7 +54,7 @@ class Survey:
 def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
     """Read the catalog, key the rows that need a text, and find those that have one from before."""
     earlier = _earlier(run)
-    keys = KeyMaker(run.files.revision, asdict(run.params), run.config.seed)
+    keys = KeyMaker(run.files.revision, asdict(run.params) | run.form, run.config.seed)
     marks, content_keys, edited = bytearray(), bytearray(), dict[int, int]()
     last_titled = ""  # id of the last row that had a title
     for _, products in run.catalog.batches():
@@ -70,7 +69,7 @@ def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
         marks += found
         for product in products.at(np.flatnonzero(_is_wanted(run, np.frombuffer(found, np.uint8)))):
             arranged = run.categories.of(product).arrange(product)
-            content_keys += bytes.fromhex(keys.content_key(product.id, render(run.template(product), arranged)))
+            content_keys += bytes.fromhex(keys.content_key(product.id, run.wording(product).all_of(arranged)))
             position = earlier.edited_position(product.id)
             if position is not None:
                 edited[product.ordinal] = position

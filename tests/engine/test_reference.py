@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from enrich.engine.loading import Tokenizer, find_model, load_model
+from enrich.engine.files import find_model
+from enrich.engine.loading import load_model
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
 from enrich.engine.reference import ReferenceEngine
+from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import TryAgain
 
 SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)

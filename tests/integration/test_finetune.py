@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from enrich import RunConfig, run
-from enrich.engine.loading import find_model
+from enrich.engine.files import find_model
 
 OPTIONS = ["--from-scratch", "test", "--steps", "240", "--evaluate-every", "60", "--batch-size", "32"]
 

@@ -1,0 +1,102 @@
+"""Wishes: how a model wants to be asked, in an `enrich.toml` beside its weights or in a preset.
+
+    template = "{{ title }}"        # in place of the categories' own
+    chat = false                    # keep to plain prompts though its tokenizer has a chat template
+    continues_prompt = true         # a text is the prompt and what follows it
+    max_new_tokens = 96
+
+    [sampling]
+    temperature = 0.7
+    top_k = 50
+    top_p = 0.9
+    repetition_penalty = 1.1
+
+A preset is the same under a name of its own, with `model = "..."` for the directory or hub id that it is of.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from enrich.config import RunConfig
+from enrich.errors import ConfigError, ModelError
+
+WISHES_FILE = "enrich.toml"
+_SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
+_OPTIONS = ("chat", "max_new_tokens", *_SAMPLING)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a model wants of a run that says nothing else; None where it has no wish.
+
+    `continues_prompt` says that a text begins with its prompt. `model` is what a preset stands for.
+    """
+
+    template: str | None = None
+    chat: bool | None = None
+    continues_prompt: bool | None = None
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    model: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of a run that the model has a wish for, its template not among them."""
+        return {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+
+    def over(self, other: Wishes) -> Wishes:
+        """Return these wishes, and the other's where there are none."""
+        own = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+        return replace(other, **own)
+
+
+def read_wishes(file: Path, *, preset: bool = False) -> Wishes:
+    """Read a model's or a preset's wishes.
+
+    Raises ModelError, naming the file, for what can't be read, for an unknown key (with the nearest right one), a wrong
+    type or a value that no run could have.
+    """
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ModelError(f"{file}: can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelError(f"{file}: not valid TOML: {error}") from error
+    sampling = data.pop("sampling", {})
+    if not isinstance(sampling, dict):
+        raise ModelError(f"{file}: sampling should be a table, [sampling], with {', '.join(_SAMPLING)}")
+    top = [field.name for field in fields(Wishes) if field.name not in _SAMPLING and (preset or field.name != "model")]
+    _check_keys(file, data, top, "")
+    _check_keys(file, sampling, _SAMPLING, "sampling.")
+    for key, kind in {"template": str, "model": str, "continues_prompt": bool}.items():
+        if key in data and not isinstance(data[key], kind):
+            described = "text in quotes" if kind is str else "true or false"
+            raise ModelError(f"{file}: {key} = {data[key]!r} should be {described}")
+    wishes = Wishes(**data, **sampling)
+    if preset and wishes.model is None:
+        raise ModelError(f"{file}: model is missing: the directory or hub id that the preset is of")
+    try:
+        RunConfig("catalog", **wishes.options())
+    except ConfigError as error:
+        raise ModelError(f"{file}: {error}") from error
+    return wishes
+
+
+def _check_keys(file: Path, table: Mapping[str, Any], known: tuple[str, ...] | list[str], prefix: str) -> None:
+    elsewhere = {"max_new_tokens": "max_new_tokens above [sampling]"} if prefix else {
+        name: f"{name} under [sampling]" for name in _SAMPLING
+    }  # fmt: skip
+    places = {name: name for name in known} | elsewhere
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key.replace("-", "_"), places, n=1)
+            hint = f"did you mean {places[close[0]]}?" if close else f"it may have {', '.join(known)}"
+            raise ModelError(f"{file}: unknown key {prefix + key!r}; {hint}")
