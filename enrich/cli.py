@@ -136,9 +136,10 @@ def run(
 ) -> None:
     """Write a description for every product of CATALOG that has none.
 
-    CATALOG is a CSV, JSON Lines (each also .gz or .zst) or Parquet file. The output has all its columns, `description`
-    filled where it was empty, and a column `generation` that says how. Texts of the last output are reused where
-    nothing has changed that they depend on. A run that was broken off goes on where it was.
+    CATALOG is a CSV or JSON Lines file (also .gz or .zst), a Parquet file, or Amazon product metadata as McAuley's
+    group publishes it (2014, 2018 or 2023). The output has all its columns, `description` filled where it was empty,
+    and a column `generation` that says how. Texts of the last output are reused where nothing has changed that they
+    depend on. A run that was broken off goes on where it was.
 
     Every option can also stand in a TOML file, or in the environment: ENRICH_MODEL, ENRICH_MAX_TIME and so on.
 

@@ -25,6 +25,13 @@ _FLIPKART_PAIR = re.compile(r'"key"\s*=>\s*"((?:[^"\\]|\\.)*)"\s*,\s*"value"\s*=
 _MAGENTO_COMMA = re.compile(r",(?=[^:=|,;<>]{1,60}=)")  # its values hold commas too
 _PAIR = re.compile(r"\s*([^:=|,;<>]{1,60}?)\s*[:=](?!>)\s*(.*?)\s*")
 _MAGENTO_ROOT = "Default Category"
+# What Amazon's and others' details hold beside the product's properties: numbers for the shop, dates and ranks.
+_SHOP_DETAILS = frozenset(
+    {"asin", "upc", "ean", "gtin", "isbn", "isbn 10", "isbn 13", "item model number", "manufacturer part number"}
+    | {"part number", "best sellers rank", "amazon best sellers rank", "customer reviews", "date first available"}
+    | {"average customer review", "date first listed on amazon", "domestic shipping", "international shipping"}
+    | {"shipping information", "is discontinued by manufacturer", "discontinued by manufacturer", "item part number"}
+)
 
 
 class Catalog:
@@ -77,6 +84,7 @@ class Catalog:
             return [None] * len(batch) if column is None else self._values(batch.column(column), column, first)
 
         ids, titles, categories, descriptions = map(values, (roles.id, roles.title, roles.category, roles.description))
+        general = values(roles.general_category)
         attributes = [(_label(bare_name(column)), values(column)) for column in roles.attributes]
         pairs = [(values(name), values(value)) for name, value in roles.attribute_pairs]
         products = []
@@ -89,7 +97,7 @@ class Catalog:
                     ordinal=first + row,
                     id=_text(ids[row]),
                     title="" if is_placeholder_title(title) else title,
-                    category=_category(categories[row]),
+                    category=_category(categories[row]) or _category(general[row]),
                     attributes=tuple(_attributes(named)),
                     description=_description(descriptions[row]),
                 )
@@ -163,7 +171,9 @@ def _attributes(named: list[tuple[str, Any]]) -> Iterator[Attribute]:
     seen = set()
     for label, value in named:
         for name, text in _pairs(label, value):
-            if name and text and not is_placeholder(text) and (name, text) not in seen:
+            if not name or not text or name.lower() in _SHOP_DETAILS:
+                continue
+            if not is_placeholder(text) and (name, text) not in seen:
                 seen.add((name, text))
                 yield Attribute(name, text)
                 if len(seen) == _MOST_ATTRIBUTES:
@@ -173,6 +183,8 @@ def _attributes(named: list[tuple[str, Any]]) -> Iterator[Attribute]:
 def _pairs(label: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, str) and value.startswith("{"):
         value = _json(value, dict) or value
+    if isinstance(value, dict) and label == "Author" and "name" in value:
+        value = value["name"]  # Amazon, 2023: with a picture's address and a life
     if isinstance(value, dict) and "value" not in value:
         yield from ((_label(str(name)), _text(item)) for name, item in value.items())
         return
@@ -214,7 +226,8 @@ def _unescaped(text: str) -> str:
 def _label(name: str) -> str:
     """Return an attribute's name as a person would write it: `item_color` -> "Item Color"."""
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return " ".join(map(_capital, re.sub(r"[_\-]+", " ", clean(spaced)).split())).replace("Colour", "Color")
+    plain = re.sub(r"[_\-]+", " ", clean(spaced)).rstrip(" :")
+    return " ".join(map(_capital, plain.split())).replace("Colour", "Color")
 
 
 def _capital(word: str) -> str:
