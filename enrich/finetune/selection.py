@@ -89,22 +89,22 @@ def _keep(pairs: Sequence[Pair], standards: Standards, dropped: Counter[str]) ->
 
 def is_prose(text: str) -> bool:
     """Say whether a text reads as sentences rather than as code, a table, a list of keywords or shouting."""
-    visible = [character for character in text if not character.isspace()]
-    letters = [character for character in visible if character.isalpha()]
-    if len(letters) < 0.65 * len(visible) or _CODE.search(text):
-        return False
-    if sum(map(str.isupper, letters)) > 0.5 * len(letters):
+    visible = len(text) - sum(map(str.isspace, text))
+    letters, capitals = sum(map(str.isalpha, text)), sum(map(str.isupper, text))
+    if letters < 0.65 * visible or capitals > 0.5 * letters or _CODE.search(text):
         return False
     return len(_SEPARATORS.findall(text)) <= 0.4 * _num_words(text)
 
 
 def _num_words(text: str) -> int:
-    return max(len(_WORD.findall(text)), len(_UNSPACED.findall(text)) // 2)
+    words = len(text.split())
+    return words if text.isascii() else max(words, len(_UNSPACED.findall(text)) // 2)
 
 
 def _says_title_only(pair: Pair) -> bool:
-    words = set(_WORD.findall(pair.text.casefold()))
-    return len(words - set(_WORD.findall(pair.title.casefold()))) == 0
+    if len(pair.text) > 3 * len(pair.title):
+        return False
+    return set(_WORD.findall(pair.text.casefold())) <= set(_WORD.findall(pair.title.casefold()))
 
 
 def _without_boilerplate(pairs: Sequence[Pair], standards: Standards) -> list[Pair]:
