@@ -22,7 +22,8 @@ from enrich.finetune.card import Facts, write_card
 from enrich.finetune.curve import can_draw, draw_curve
 from enrich.finetune.pairs import Reading, read_pairs
 from enrich.finetune.selection import Selection, Standards, select
-from enrich.finetune.training import Recipe, check_output, model_directory, publish, train
+from enrich.finetune.training import Recipe, Training, check_output, model_directory, publish, train
+from enrich.lock import only_run
 from enrich.prompts import read_template
 
 __all__ = ["SIZES", "Recipe", "Standards", "finetune", "train"]
@@ -58,6 +59,8 @@ def finetune(
     `template` file, or that of the base model, renders the prompts, and is written to the model's `enrich.toml`, where
     runs find it, beside what it wishes of them: `max_new_tokens`, `temperature`, `top_k`, `top_p` and
     `repetition_penalty` in `wishes`, None for no wish. See `train` for the rest.
+
+    Raises TryAgain if another process is training to this output.
     """
     if (base is None) == (size is None):
         raise ConfigError("name either a base model or the size of one to make from scratch")
@@ -67,56 +70,44 @@ def finetune(
     told = {name: value for name, value in settings.items() if value is not None}
     recipe = Recipe(**{name: value for name, value in told.items() if name in _names(Recipe)})
     standards = Standards(**{name: value for name, value in told.items() if name in _names(Standards)})
-    files = find_model(base) if base else None
-    source = read_template(template) if template else files.template if files else None
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with only_run(output):
+        files = find_model(base) if base else None
+        source = read_template(template) if template else files.template if files else None
 
-    reading = read_pairs(catalogs, RoleOptions(), source, limit)
-    selection = select(reading.pairs, standards) if clean else Selection(reading.pairs, Counter(), 0)
-    dropped = dict((reading.dropped + selection.dropped).most_common())
-    _tell(reading, selection, dropped)
-    held_out = read_pairs([validation], RoleOptions(), source).pairs if validation else None
-    training = train(
-        selection.pairs,
-        output,
-        held_out=held_out,
-        base=files,
-        size=SIZES[size or "mini"],
-        recipe=recipe,
-        restart=restart,
-        should_stop=should_stop,
-    )
+        reading = read_pairs(catalogs, RoleOptions(), source, limit)
+        selection = select(reading.pairs, standards) if clean else Selection(reading.pairs, Counter(), 0)
+        dropped = dict((reading.dropped + selection.dropped).most_common())
+        _tell(reading, selection, dropped)
+        held_out = read_pairs([validation], RoleOptions(), source).pairs if validation else None
+        training = train(
+            selection.pairs,
+            output,
+            held_out=held_out,
+            base=files,
+            size=SIZES[size or "mini"],
+            recipe=recipe,
+            restart=restart,
+            should_stop=should_stop,
+        )
 
-    directory = model_directory(output)
-    wanted = {name: value for name, value in (wishes or {}).items() if value is not None}
-    _write_wishes(directory, source, wanted)
-    if can_draw():
-        draw_curve(training.log, int(training.metrics["best_step"]), directory / _CURVE)
-    else:
-        log.warning("no loss curve: that needs matplotlib: pip install 'enrich[train]'")
-    history = {
-        "recipe": asdict(training.recipe),
-        "data": {"rows": reading.rows, "dropped": dropped, "boilerplate_cut_out": selection.shortened},
-        "held_out": training.metrics,
-        "log": training.log,
-    }
-    (directory / "metrics.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
-    facts = Facts(
-        name=output.resolve().name,
-        base=base,
-        sources=[path.name for path in catalogs],
-        validation=validation.name if validation else None,
-        rows=reading.rows,
-        dropped=dropped,
-        shortened=selection.shortened,
-        license=license,
-        data_license=data_license,
-        template=source,
-        wishes=wanted,
-        curve=_CURVE if can_draw() else None,
-    )
-    write_card(directory, facts, training)
-    publish(output)
-    return training.metrics
+        facts = Facts(
+            name=output.resolve().name,
+            base=base,
+            sources=[path.name for path in catalogs],
+            validation=validation.name if validation else None,
+            rows=reading.rows,
+            dropped=dropped,
+            shortened=selection.shortened,
+            license=license,
+            data_license=data_license,
+            template=source,
+            wishes={name: value for name, value in (wishes or {}).items() if value is not None},
+            curve=_CURVE if can_draw() else None,
+        )
+        _describe(model_directory(output), facts, training)
+        publish(output)
+        return training.metrics
 
 
 def _names(kind: Any) -> set[str]:
@@ -131,11 +122,28 @@ def _tell(reading: Reading, selection: Selection, dropped: Mapping[str, int]) ->
         log.info("  boilerplate cut out of %s", f"{selection.shortened:,}")
 
 
-def _write_wishes(directory: Path, template: str | None, wishes: Mapping[str, Any]) -> None:
-    """Write `enrich.toml`, which tells runs how this model wants to be asked."""
+def _describe(directory: Path, facts: Facts, training: Training) -> None:
+    """Write what stands beside the weights: wishes, loss curve, metrics and card."""
+    _write_wishes(directory / "enrich.toml", facts.template, facts.wishes)
+    if facts.curve:
+        draw_curve(training.log, int(training.metrics["best_step"]), directory / facts.curve)
+    else:
+        log.warning("no loss curve: that needs matplotlib: pip install 'enrich[train]'")
+    history = {
+        "recipe": asdict(training.recipe),
+        "data": {"rows": facts.rows, "dropped": facts.dropped, "boilerplate_cut_out": facts.shortened},
+        "held_out": training.metrics,
+        "log": training.log,
+    }
+    (directory / "metrics.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    write_card(directory, facts, training)
+
+
+def _write_wishes(file: Path, template: str | None, wishes: Mapping[str, Any]) -> None:
+    """Write how this model wants runs to ask it, if it is known."""
     lines = [f"template = {json.dumps(template, ensure_ascii=False)}"] if template else []
     lines += [f"max_new_tokens = {wishes['max_new_tokens']}"] if "max_new_tokens" in wishes else []
     sampling = [f"{name} = {wishes[name]}" for name in _SAMPLING if name in wishes]
     lines += ["", "[sampling]", *sampling] if sampling else []
     if lines:
-        (directory / "enrich.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")

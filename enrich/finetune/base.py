@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,17 +112,17 @@ def with_lora(model: Any, rank: int, dropout: float) -> Any:
     from transformers.pytorch_utils import Conv1D
 
     transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2's layers
-    return get_peft_model(
-        model,
-        LoraConfig(
-            task_type="CAUSAL_LM",
-            r=rank,
-            lora_alpha=2 * rank,
-            lora_dropout=dropout,
-            target_modules="all-linear",
-            fan_in_fan_out=transposed,
-        ),
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=dropout,
+        target_modules="all-linear",
+        fan_in_fan_out=transposed,
     )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers to peft, nothing to users of either
+        return get_peft_model(model, config)
 
 
 def save(model: Any, tokenizer: Any, directory: Path) -> None:

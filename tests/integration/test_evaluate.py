@@ -108,7 +108,7 @@ def test_models_side_by_side_by_category(tiny_gpt2: Path, tiny_llama: Path, tmp_
     frame = pl.DataFrame({"title": ["Oak Table", "Acoustic Guitar", "Rug"], "category": ["Home", "Guitars", "Home"]})
     text = "A fine thing, made of oak, for the home."
     frame.with_columns(description=pl.lit(text)).write_parquet(catalog)
-    found = evaluate([str(tiny_gpt2), str(tiny_llama)], catalog, training=[catalog])
+    found = evaluate([str(tiny_gpt2), str(tiny_llama)], catalog, training=[catalog], max_new_tokens=24)
     assert found[0].category == "all"
     assert {one.model for one in found} == {str(tiny_gpt2), str(tiny_llama)}
     whole, *parts = (one for one in found if one.model == str(tiny_gpt2))
@@ -122,6 +122,7 @@ def test_models_side_by_side_by_category(tiny_gpt2: Path, tiny_llama: Path, tmp_
     assert whole.measured == 3 == sum(part.measured for part in parts)
 
     command = [sys.executable, "-m", "enrich", "evaluate", str(tiny_gpt2), str(catalog), "--texts", "2", "--json"]
+    command += ["--max-new-tokens", "24"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

@@ -26,10 +26,11 @@ from transformers import AutoTokenizer
 from enrich import RunConfig, run
 from enrich.cli import main
 from enrich.engine.loading import find_model
-from enrich.errors import CheckpointMismatch, ConfigError, Interrupted, ModelError
+from enrich.errors import CheckpointMismatch, ConfigError, Interrupted, ModelError, TryAgain
 from enrich.finetune import SIZES, Recipe, finetune
 from enrich.finetune.pairs import Pair
 from enrich.finetune.training import train
+from enrich.lock import only_run
 
 OPTIONS = ["--from-scratch", "test", "--steps", "120", "--evaluate-every", "40", "--batch-size", "32"]
 OPTIONS += ["--learning-rate", "4e-3", "--license", "apache-2.0", "--data-license", "Our own", "--validation"]
@@ -275,6 +276,11 @@ def test_a_directory_that_is_no_model_is_left_alone(catalog: Path, tmp_path: Pat
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="no model directory"):
         finetune([catalog], tmp_path, size="test", settings={})
+
+
+def test_two_trainings_of_one_model_do_not_meet(catalog: Path, tmp_path: Path) -> None:
+    with only_run(tmp_path / "model"), pytest.raises(TryAgain, match="being written by process"):
+        finetune([catalog], tmp_path / "model", size="test", settings={"steps": 1})
 
 
 def test_a_base_without_end_of_text_is_refused(catalog: Path, tiny_gpt2: Path, tmp_path: Path) -> None:
