@@ -114,7 +114,7 @@ def train(
     restart: bool = False,
     should_stop: Callable[[], int] = lambda: 0,
 ) -> Training:
-    """Train on the pairs and write weights, configuration and tokenizer to the directory `output`.
+    """Train on the pairs and put weights, configuration and tokenizer into `model_directory(output)`, for `publish`.
 
     `held_out` is what to measure on; without it a share of the pairs' products is set aside. `base` is a model to go
     on from; without it one of `size` is made from scratch. The state lies in `<output>.training/` until the training
@@ -232,12 +232,10 @@ def _identity(
 
 
 def _open_state(output: Path, identity: dict[str, Any], restart: bool) -> Path:
-    """Open the directory of a training that was broken off, or begin one."""
+    """Open the directory of a training that was broken off, or begin one if there is no checkpoint to go on from."""
     directory = _state_directory(output)
     file = directory / "training.json"
-    if restart:
-        shutil.rmtree(directory, ignore_errors=True)
-    if file.is_file():
+    if file.is_file() and not restart and _last_checkpoint(directory) is not None:
         begun = json.loads(file.read_text(encoding="utf-8"))
         changed = [name.replace("_", " ") for name in identity if begun.get(name) != identity[name]]
         if changed:
@@ -246,7 +244,8 @@ def _open_state(output: Path, identity: dict[str, Any], restart: bool) -> Path:
                 " with, or begin anew with --restart"
             )
         return directory
-    directory.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
     temporary = file.with_suffix(".tmp")
     temporary.write_text(json.dumps(identity, indent=1), encoding="utf-8")
     temporary.replace(file)

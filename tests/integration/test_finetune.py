@@ -278,6 +278,13 @@ def test_a_directory_that_is_no_model_is_left_alone(catalog: Path, tmp_path: Pat
         finetune([catalog], tmp_path, size="test", settings={})
 
 
+def test_a_command_that_failed_stands_in_no_ones_way(catalog: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="short enough"):
+        finetune([catalog], tmp_path / "model", size="test", settings={"max_tokens": 9, "steps": 1})
+    metrics = finetune([catalog], tmp_path / "model", size="test", settings={"steps": 1}, limit=60)
+    assert metrics["steps"] == 1
+
+
 def test_two_trainings_of_one_model_do_not_meet(catalog: Path, tmp_path: Path) -> None:
     with only_run(tmp_path / "model"), pytest.raises(TryAgain, match="being written by process"):
         finetune([catalog], tmp_path / "model", size="test", settings={"steps": 1})
