@@ -135,7 +135,8 @@ def main() -> None:
         for make in (gpt2_small, llama_small):
             print(json.dumps({"check": make.__name__, **check(make, device)}), flush=True)
     if args.model:
-        from enrich.engine.loading import find_model, load_model
+        from enrich.engine.files import find_model
+        from enrich.engine.loading import load_model
 
         model = load_model(find_model(args.model), device, args.dtype)
         model.generation_config.eos_token_id = None

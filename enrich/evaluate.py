@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from enrich import job
 from enrich.catalog import Catalog, RoleOptions
+from enrich.catalog.source_text import clean
 from enrich.categories import Categories
 from enrich.config import RunConfig
-from enrich.engine.files import find_model
-from enrich.finetune import PairDataset, measure, read_pairs
+from enrich.engine.files import ModelFiles, find_model
+from enrich.engine.loading import load_model, pick_device, pick_dtype
+from enrich.finetune.base import load_tokenizer
+from enrich.finetune.dataset import Loss, PairDataset, figures, measure
+from enrich.finetune.pairs import read_pairs
 from enrich.product import Product
 from enrich.quality.words import colors_in, head_noun, materials_in, stem, words_of
 
 _SPAN = 5  # words; a copied span is a run of these
+_LONGEST_VALUE = 4  # words; a text can say no more of an attribute word by word
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -31,33 +35,42 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 class Evaluation:
     """Figures of one model on one catalog, or on one category of it. Shares are of its texts; None: nothing to count.
 
-    loss is in nats per token of the catalog's own descriptions, end-of-text among them, bits_per_byte comparable across
-    tokenizers. distinct_n is the number of different n-grams of words over all texts divided by that of all n-grams (Li
-    et al. 2016). The shares of own colours, materials and numbers are of those that the texts name: how many of them
-    stand in the row. longest_copy is the mean, over texts, of the longest run of words whose every five stand together
-    in a training text.
+    measured is the number of the catalog's own descriptions that the loss is over, in nats per token, end-of-text among
+    them; bits_per_byte and perplexity_per_byte are comparable across tokenizers. distinct_n is the number of different
+    n-grams of words over all texts divided by that of all n-grams (Li et al. 2016). says_given is the share of the
+    rows' attributes, of four words at most, whose words stand in the text; own_colors, own_materials and own_numbers
+    are the shares, of those that the texts name, that stand in the row; strays_color and the like the shares of texts
+    that name one which doesn't. longest_copy is the mean, over texts, of the longest run of words whose every five
+    stand together in a training text, and longest_copy_of_all the longest of them.
     """
 
     model: str
     category: str
     texts: int
+    measured: int
     loss: float | None
     perplexity: float | None
     bits_per_byte: float | None
+    perplexity_per_byte: float | None
     distinct_1: float | None
     distinct_2: float | None
     distinct_3: float | None
     stops_itself: float | None
     ends_on_sentence: float | None
     names_head_noun: float | None
+    says_given: float | None
     says_given_color: float | None
     says_given_material: float | None
     own_colors: float | None
     own_materials: float | None
     own_numbers: float | None
+    strays_color: float | None
+    strays_material: float | None
+    strays_number: float | None
     repeats: float | None
     mean_words: float | None
     longest_copy: float | None
+    longest_copy_of_all: int | None
     tokens_per_second: float | None
 
 
@@ -73,54 +86,72 @@ class _Written:
 
 
 def evaluate(
-    models: Sequence[str], catalog: Path, *, num_texts: int = 500, training: Path | None = None
+    models: Sequence[str],
+    catalog: Path,
+    *,
+    num_texts: int = 500,
+    max_new_tokens: int | None = None,
+    training: Sequence[Path] = (),
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
 ) -> list[Evaluation]:
     """Evaluate models on a catalog that has descriptions, none of which they should have seen.
 
     The loss is over all its texts, the rest over those that each model writes for its first `num_texts` rows. For each
-    model there is one evaluation of all, then one a category.
+    model there is one evaluation of all, then one a category. Copies are looked for in the catalogs `training`.
+    `max_new_tokens`, `device`, `dtype` and `seed` are those of a run.
+
+    Raises ModelError, before anything is measured, if there is no such model.
     """
+    found = [find_model(model) for model in models]
+    device = pick_device(device)
+    settings: dict[str, Any] = {"device": device, "dtype": pick_dtype(dtype, device), "seed": seed, "limit": num_texts}
+    settings |= {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}
     spans = _spans(_descriptions(training)) if training else None
-    return [evaluation for model in models for evaluation in _evaluate(model, catalog, num_texts, spans)]
+    return [evaluation for files in found for evaluation in _evaluate(files, catalog, settings, spans)]
 
 
-def _evaluate(model: str, catalog: Path, num_texts: int, spans: set[int] | None) -> Iterator[Evaluation]:
-    losses = _losses(model, catalog)
-    written, speed = _write(model, catalog, num_texts)
-    yield _figures(model, "all", written, losses["all"], spans, speed)
+def _evaluate(
+    files: ModelFiles, catalog: Path, settings: dict[str, Any], spans: set[int] | None
+) -> Iterator[Evaluation]:
+    model = load_model(files, settings["device"], settings["dtype"])
+    losses = _losses(files, model, catalog)
+    written, speed = _write(files.name, model, catalog, settings)
+    everything = [loss for some in losses.values() for loss in some]
+    yield _figures(files.name, "all", written, everything, spans, speed)
     by_category = defaultdict(list)
     for one in written:
         by_category[one.category].append(one)
     if len(by_category) > 1:
         for category in sorted(by_category):
-            yield _figures(model, category, by_category[category], losses.get(category), spans, None)
+            yield _figures(files.name, category, by_category[category], losses.get(category, []), spans, None)
 
 
-def _losses(name: str, catalog: Path) -> dict[str, dict[str, float]]:
-    """Measure the loss over all texts and over those of each category."""
-    files = find_model(name)
-    tokenizer = AutoTokenizer.from_pretrained(files.directory)
-    model = AutoModelForCausalLM.from_pretrained(files.directory, dtype=torch.float32, use_safetensors=True)
-    pairs = defaultdict(list)
-    for pair in read_pairs([catalog], RoleOptions(), files.template):
-        pairs["all"].append(pair)
-        pairs[pair.category].append(pair)
-    datasets = {name: PairDataset(some, tokenizer, files.context) for name, some in pairs.items()}
-    return {name: measure(model, tokenizer, dataset) for name, dataset in datasets.items() if len(dataset)}
+def _losses(files: ModelFiles, model: Any, catalog: Path) -> dict[str, list[Loss]]:
+    """Measure the loss on each of the catalog's texts that fits the model's context, by category."""
+    tokenizer = load_tokenizer(files)
+    pairs = read_pairs([catalog], RoleOptions(), files.template).pairs
+    dataset = PairDataset(pairs, tokenizer, files.context)
+    losses = defaultdict(list)
+    for place, loss in zip(dataset.kept, measure(model, tokenizer, dataset), strict=True):
+        losses[pairs[place].category].append(loss)
+    return losses
 
 
-def _write(model: str, catalog: Path, num_texts: int) -> tuple[list[_Written], float]:
+def _write(name: str, model: Any, catalog: Path, settings: dict[str, Any]) -> tuple[list[_Written], float]:
     """Let the model write, as a run does, and return its texts beside their products."""
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory) / "texts.parquet"
         config = RunConfig(
-            str(catalog), str(output), model=model, overwrite=True, limit=num_texts, output_column="description",
-            max_quarantined="100%",
+            str(catalog), str(output), model=name, overwrite=True, output_column="description", max_quarantined="100%",
+            **settings,
         )  # fmt: skip
-        summary = job.run(config)
+        summary = job.run(config, model=model)
         rows = pl.read_parquet(output, columns=["description", "generation"]).rows(named=True)
     categories = Categories()
-    products = (product for _, batch in Catalog(catalog, RoleOptions(), limit=num_texts).batches() for product in batch)
+    whole = Catalog(catalog, RoleOptions(), limit=settings["limit"])
+    products = (product for _, batch in whole.batches() for product in batch)
     written = [
         _Written(
             product,
@@ -139,53 +170,67 @@ def _figures(
     model: str,
     category: str,
     written: Sequence[_Written],
-    losses: dict[str, float] | None,
+    losses: Sequence[Loss],
     spans: set[int] | None,
     speed: float | None,
 ) -> Evaluation:
     texts = [one.text for one in written]
     nouns = [(one, head_noun(one.product.title)) for one in written]
-    own = {"colors": Counter[bool](), "materials": Counter[bool](), "numbers": Counter[bool]()}
-    said = {"color": Counter[bool](), "material": Counter[bool]()}
+    own: dict[str, list[list[bool]]] = {"colors": [], "materials": [], "numbers": []}  # by text
+    said: dict[str, list[bool]] = {"": [], "color": [], "material": []}
     for one in written:
         source = _source(one.product)
         numbers = set(_NUMBER.findall(source))
-        own["colors"].update(color in source for color in colors_in(one.text))
-        own["materials"].update(material in source for material in materials_in(one.text))
-        own["numbers"].update(number in numbers for number in _NUMBER.findall(one.text))
+        own["colors"].append([_stands_in(color, source) for color in colors_in(one.text)])
+        own["materials"].append([_stands_in(material, source) for material in materials_in(one.text)])
+        own["numbers"].append([number in numbers for number in _NUMBER.findall(one.text)])
         for attribute in one.product.attributes:
-            if (name := attribute.name.lower()) in said:
-                said[name][_says(one.text, attribute.value)] += 1
-    losses = losses or {}
+            if len(attribute.value.split()) <= _LONGEST_VALUE:
+                says = _says(one.text, attribute.value)
+                said[""].append(says)
+                if (name := attribute.name.lower()) in said:
+                    said[name].append(says)
+    copies = [_longest_copy(text, spans) for text in texts] if spans is not None else []
+    loss: dict[str, float] = figures(losses) if losses else {}
     return Evaluation(
         model=model,
         category=category,
         texts=len(written),
-        loss=_rounded(losses.get("loss")),
-        perplexity=_rounded(losses.get("perplexity"), 2),
-        bits_per_byte=_rounded(losses.get("bits_per_byte")),
+        measured=len(losses),
+        loss=_rounded(loss.get("loss")),
+        perplexity=_rounded(loss.get("perplexity"), 2),
+        bits_per_byte=_rounded(loss.get("bits_per_byte")),
+        perplexity_per_byte=_rounded(loss.get("perplexity_per_byte")),
         distinct_1=_distinct(texts, 1),
         distinct_2=_distinct(texts, 2),
         distinct_3=_distinct(texts, 3),
         stops_itself=_share(one.finish_reason == "stop" for one in written),
         ends_on_sentence=_share(not {"cut_to_sentence", "no_sentence_end"} & set(one.flags) for one in written),
         names_head_noun=_share(stem(noun) in set(map(stem, words_of(one.text))) for one, noun in nouns if noun),
-        says_given_color=_share(said["color"].elements()),
-        says_given_material=_share(said["material"].elements()),
-        own_colors=_share(own["colors"].elements()),
-        own_materials=_share(own["materials"].elements()),
-        own_numbers=_share(own["numbers"].elements()),
+        says_given=_share(said[""]),
+        says_given_color=_share(said["color"]),
+        says_given_material=_share(said["material"]),
+        own_colors=_share(chain.from_iterable(own["colors"])),
+        own_materials=_share(chain.from_iterable(own["materials"])),
+        own_numbers=_share(chain.from_iterable(own["numbers"])),
+        strays_color=_share(not all(named) for named in own["colors"]),
+        strays_material=_share(not all(named) for named in own["materials"]),
+        strays_number=_share(not all(named) for named in own["numbers"]),
         repeats=_share("repeated_sentence" in one.flags for one in written),
         mean_words=_rounded(sum(len(text.split()) for text in texts) / len(texts), 1) if texts else None,
-        longest_copy=_rounded(sum(_longest_copy(text, spans) for text in texts) / len(texts), 1)
-        if spans is not None and texts
-        else None,
+        longest_copy=_rounded(sum(copies) / len(copies), 1) if copies else None,
+        longest_copy_of_all=max(copies, default=None),
         tokens_per_second=speed,
     )
 
 
 def _source(product: Product) -> str:
     return " ".join([product.title, product.category, *(attribute.value for attribute in product.attributes)]).lower()
+
+
+def _stands_in(phrase: str, source: str) -> bool:
+    """Say whether a phrase's words stand in the source, one after the other: "red", but not in "covered"."""
+    return re.search(rf"\b{re.escape(phrase)}\b", source) is not None
 
 
 def _says(text: str, value: str) -> bool:
@@ -213,9 +258,10 @@ def _grams(text: str, size: int) -> list[tuple[str, ...]]:
     return list(zip(*(words[start:] for start in range(size)), strict=False))
 
 
-def _descriptions(path: Path) -> Iterator[str]:
-    for _, products in Catalog(path, RoleOptions()).batches():
-        yield from (product.description for product in products if product.description)
+def _descriptions(paths: Sequence[Path]) -> Iterator[str]:
+    for path in paths:
+        for _, products in Catalog(path, RoleOptions()).batches():
+            yield from (clean(product.description) for product in products if product.description)
 
 
 def _spans(texts: Iterable[str]) -> set[int]:
@@ -231,12 +277,17 @@ def _longest_copy(text: str, spans: set[int]) -> int:
 
 
 def as_table(evaluations: Sequence[Evaluation]) -> str:
-    """Lay the figures out with a column for each evaluation."""
+    """Lay the figures out: a table for each category, with a column for each model."""
+    categories = dict.fromkeys(one.category for one in evaluations)
+    return "\n\n".join(_table([one for one in evaluations if one.category == category]) for category in categories)
+
+
+def _table(evaluations: Sequence[Evaluation]) -> str:
     names = [name for name in asdict(evaluations[0]) if name not in ("model", "category")]
-    several = len({evaluation.model for evaluation in evaluations}) > 1
-    heads = [f"{Path(one.model).name}: {one.category}" if several else one.category for one in evaluations]
-    rows = [["", *heads], *([name, *(_cell(getattr(one, name)) for one in evaluations)] for name in names)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rows = [[evaluations[0].category, *(Path(one.model).name for one in evaluations)]]
+    rows += [[name, *(_cell(getattr(one, name)) for one in evaluations)] for name in names]
+    rows = [row for row in rows if set(row[1:]) != {"-"}]  # what was not asked for, or could not be counted
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for name, *cells in rows:
         right = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))

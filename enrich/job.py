@@ -42,18 +42,22 @@ from enrich.summary import Summary, total
 log = logging.getLogger("enrich")
 
 
-def run(config: RunConfig, *, show_bar: bool = False, should_stop: Callable[[], int] = lambda: 0) -> Summary:
+def run(
+    config: RunConfig, *, show_bar: bool = False, should_stop: Callable[[], int] = lambda: 0, model: Any = None
+) -> Summary:
     """Enrich a catalog: write a description for every product without one and publish the result.
 
     Texts of the run before are carried over where nothing has changed that they depend on; if that holds for the whole
     catalog, the published file is left alone. A run that was broken off goes on from its checkpoint. `should_stop` is
-    asked between tokens; a number other than 0 is the signal to stop for.
+    asked between tokens; a number other than 0 is the signal to stop for. `model` is the configuration's model, if it
+    has been loaded already.
 
     Raises the errors of `enrich.errors`; the file published before is then still in place.
     """
     started = time.monotonic()
     with only_run(config.output_path):
         run = prepare(config, should_stop)
+        run.model = model
         if (facts := _unchanged(run)) is not None:
             return _left_alone(run, facts, started)
         checkpoint = open_checkpoint(run)

@@ -1,4 +1,4 @@
-"""Formats: CSV, JSON Lines and Parquet files as streams of Arrow record batches, or a clear refusal.
+"""Formats: CSV, JSON Lines, Amazon and Parquet files as streams of Arrow record batches, or a clear refusal.
 
 Nothing is guessed silently: a file that one reader would shorten, shift or misread is refused with the row's number.
 """
@@ -9,12 +9,9 @@ import codecs
 import csv
 import hashlib
 import io
-import json
 import re
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,10 +20,11 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from enrich.catalog.amazon import AmazonSource, is_amazon
+from enrich.catalog.jsonl import JsonLinesSource
+from enrich.catalog.streams import BATCH_ROWS, CHUNK, one_line, open_stream, short
 from enrich.errors import CatalogError
 
-BATCH_ROWS = 8192
-_CHUNK = 1 << 20
 _CSV_BLOCK = 16 << 20  # also the longest row that can be read
 _DELIMITERS = ",;\t|"
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -34,11 +32,11 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 # No field can hold it: files with NUL characters are refused.
 _END_MARK = "\0"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "csv",
     ".txt": "csv",
+    ".json": "jsonl",  # of Amazon's and others' dumps, which have an object a line
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
@@ -80,29 +78,21 @@ def open_source(path: Path, delimiter: str | None = None, encoding: str | None =
             raise CatalogError(f"{path}: not a Parquet file, whatever its name says; unpack or rename it")
         if kind is None:
             raise CatalogError(
-                f"{path}: unknown format; names end in .csv, .tsv, .jsonl, .ndjson or .parquet (.gz, .zst)"
+                f"{path}: unknown format; names end in .csv, .tsv, .jsonl, .ndjson, .json or .parquet (.gz, .zst)"
             )
         source: Source
         if kind == "csv":
             source = CsvSource(path, delimiter, encoding)
         elif kind == "jsonl":
-            source = JsonLinesSource(path)
+            source = AmazonSource(path) if is_amazon(path) else JsonLinesSource(path)
         else:
             source = ParquetSource(path)
     except OSError as error:
-        raise CatalogError(f"{path}: can't be read: {error.strerror or _one_line(error)}") from error
+        raise CatalogError(f"{path}: can't be read: {error.strerror or one_line(error)}") from error
     doubles = [name for name, count in Counter(source.schema.names).items() if count > 1]
     if doubles:
-        raise CatalogError(f"{path}: column {_short(doubles[0])} stands there more than once; rename one")
+        raise CatalogError(f"{path}: column {short(doubles[0])} stands there more than once; rename one")
     return source
-
-
-def open_stream(path: Path) -> Any:
-    """Open a file for reading bytes, decompressed if it is gzip or zstd, whatever its name."""
-    with path.open("rb") as file:
-        magic = file.read(4)
-    compression = next((name for head, name in _COMPRESSIONS.items() if magic.startswith(head)), None)
-    return pa.input_stream(str(path), compression=compression)
 
 
 class ParquetSource:
@@ -115,10 +105,10 @@ class ParquetSource:
             # Without pre_buffer memory stays flat; with it, it grows with the file.
             self.schema = pq.ParquetFile(path, pre_buffer=False).schema_arrow
             with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
+                while chunk := file.read(CHUNK):
                     digest.update(chunk)
         except pa.ArrowException as error:
-            raise CatalogError(f"{path}: not a whole Parquet file; copy it anew: {_one_line(error)}") from error
+            raise CatalogError(f"{path}: not a whole Parquet file; copy it anew: {one_line(error)}") from error
         self.identity = digest.hexdigest()[:32]
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -126,7 +116,7 @@ class ParquetSource:
         try:
             yield from pq.ParquetFile(self._path, pre_buffer=False).iter_batches(BATCH_ROWS, use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise CatalogError(f"{self._path}: damaged; copy it anew: {_one_line(error)}") from error
+            raise CatalogError(f"{self._path}: damaged; copy it anew: {one_line(error)}") from error
 
 
 class _Misfit(Exception):
@@ -166,7 +156,7 @@ class CsvSource:
                 faults[name] = str(misfit)
             except (OSError, EOFError, pa.ArrowException) as error:
                 raise CatalogError(
-                    f"{self._path}: can't be read to its end; copy it anew: {_one_line(error)}"
+                    f"{self._path}: can't be read to its end; copy it anew: {one_line(error)}"
                 ) from error
             else:
                 if name == "cp1252" and not told and self._is_utf8_for_the_most_part():
@@ -185,7 +175,7 @@ class CsvSource:
             with open_stream(self._path) as stream:
                 head = stream.read(4)
         except (OSError, EOFError, pa.ArrowException) as error:
-            raise CatalogError(f"{self._path}: can't be read to its end; copy it anew: {_one_line(error)}") from error
+            raise CatalogError(f"{self._path}: can't be read to its end; copy it anew: {one_line(error)}") from error
         if head.startswith(codecs.BOM_UTF8):
             if told and candidates != ["utf-8"]:
                 raise CatalogError(
@@ -202,7 +192,7 @@ class CsvSource:
         line = 1
         with open_stream(self._path) as stream:
             while True:
-                chunk = stream.read(_CHUNK)
+                chunk = stream.read(CHUNK)
                 digest.update(chunk)
                 if extends_ascii and chunk.isascii() and b"\0" not in chunk and chunk and not decoder.getstate()[0]:
                     line += _line_ends(chunk)  # there is nothing to decode
@@ -228,7 +218,7 @@ class CsvSource:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         sound = broken = 0
         with open_stream(self._path) as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read(CHUNK):
                 text = decoder.decode(chunk)
                 sound += len(chunk) - len(text)
                 broken += text.count("\ufffd")
@@ -248,7 +238,7 @@ class CsvSource:
         decoder = codecs.getincrementaldecoder(self.encoding)()
         begun = False
         with open_stream(self._path) as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read(CHUNK):
                 if self.encoding != "utf-8":
                     chunk = decoder.decode(chunk).encode()
                 if not begun:
@@ -282,7 +272,7 @@ class CsvSource:
         number = 2  # the header is row 1; blank lines are no rows
         try:
             reader = pa.csv.open_csv(
-                io.BufferedReader(_Chunks(self._marked_chunks()), _CHUNK),
+                io.BufferedReader(_Chunks(self._marked_chunks()), CHUNK),
                 pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
                 pa.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
                 pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
@@ -297,7 +287,7 @@ class CsvSource:
                     number += len(part)
                     yield part
         except (pa.ArrowException, OSError, UnicodeError) as error:
-            text = _one_line(error)
+            text = one_line(error)
             if "Empty CSV" in text:  # there are two lines at least, so the header's quote holds them all
                 fault = self._open_quote(1)
             elif "straddling" in text:
@@ -329,7 +319,7 @@ class CsvSource:
                 lines = _LINE_END.split(column[row].as_py())
                 if self._fit_together(lines, index):
                     raise CatalogError(
-                        f"{self._path}, row {number + row}: the quoted {_short(name)} runs over {len(lines)} lines that"
+                        f"{self._path}, row {number + row}: the quoted {short(name)} runs over {len(lines)} lines that"
                         " look like rows of their own; close or double the stray quote mark (or, if it is all one"
                         " text, save the catalog as Parquet or JSON Lines)"
                     )
@@ -370,136 +360,6 @@ class _Chunks(io.RawIOBase):
         return count
 
 
-class JsonLinesSource:
-    """A JSON Lines file; the types of all lines are joined into one schema up front."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        digest = hashlib.sha256()
-        types: dict[str, pa.DataType] = {}
-        for numbers, rows, raw in self._blocks():
-            digest.update(raw)
-            for name in dict.fromkeys(name for row in rows for name in row):
-                if name not in types:
-                    self._check_name(name, numbers, rows)
-                known = types.get(name, pa.null())
-                types[name] = self._convert(name, numbers, rows, partial(_join_type, known))
-        if not types:
-            raise CatalogError(f"{path}: no rows; there is nothing to describe")
-        self.schema = pa.schema([(name, _without_null(kind)) for name, kind in types.items()])
-        self.identity = digest.hexdigest()[:32]
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows, each with every column that any line has."""
-        for numbers, rows, _ in self._blocks():
-            arrays = [
-                self._convert(field.name, numbers, rows, partial(pa.array, type=field.type)) for field in self.schema
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-
-    def _check_name(self, name: str, numbers: list[int], rows: list[dict[str, Any]]) -> None:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            number = next(number for number, row in zip(numbers, rows, strict=True) if name in row)
-            raise CatalogError(
-                f"{self._path}, line {number}: the key {_short(name)} holds half a character; mend it"
-            ) from error
-
-    def _convert(
-        self, name: str, numbers: list[int], rows: list[dict[str, Any]], convert: Callable[[list[Any]], Any]
-    ) -> Any:
-        """Convert a column's values; raises CatalogError with the number of the first line that doesn't fit."""
-        values = [row.get(name) for row in rows]
-        try:
-            return convert(values)
-        except _MISFITS as error:
-            index = bisect_left(range(1, len(values)), True, key=lambda count: not _fits(convert, values[:count]))
-            reason = "half a character (a lone surrogate)" if isinstance(error, UnicodeError) else _one_line(error)
-            raise CatalogError(
-                f"{self._path}, line {numbers[index]}: column {_short(name)} changes its type or can't be kept:"
-                f" {reason}; give it one type on every line (text always fits)"
-            ) from error
-
-    def _blocks(self) -> Iterator[tuple[list[int], list[dict[str, Any]], bytes]]:
-        """Yield the numbers of some lines, the rows that they hold, and their bytes; blank lines left out."""
-        numbers: list[int] = []
-        rows: list[dict[str, Any]] = []
-        raw: list[bytes] = []
-        try:
-            with io.BufferedReader(open_stream(self._path), _CHUNK) as stream:
-                for number, line in enumerate(stream, 1):
-                    if number == 1:
-                        line = line.removeprefix(codecs.BOM_UTF8)
-                    if not line or line.isspace():
-                        continue
-                    numbers.append(number)
-                    rows.append(self._row(number, line))
-                    raw.append(line)
-                    if len(rows) == BATCH_ROWS:
-                        yield numbers, rows, b"".join(raw)
-                        numbers, rows, raw = [], [], []
-        except (OSError, EOFError, pa.ArrowException) as error:
-            raise CatalogError(f"{self._path}: can't be read to its end; copy it anew: {_one_line(error)}") from error
-        if rows:
-            yield numbers, rows, b"".join(raw)
-
-    def _row(self, number: int, line: bytes) -> dict[str, Any]:
-        where = f"{self._path}, line {number}"
-        try:
-            row = json.loads(line.decode(), object_pairs_hook=_object)
-        except UnicodeDecodeError as error:
-            raise CatalogError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
-        except json.JSONDecodeError as error:
-            hint = "one whole JSON object is wanted on each line"
-            raise CatalogError(f"{where}: not JSON: {error.msg} at character {error.pos + 1}; {hint}") from error
-        except (ValueError, RecursionError) as error:  # a double key; a number or a nesting beyond all bounds
-            raise CatalogError(f"{where}: can't be read: {_one_line(error)}; mend that line") from error
-        if not isinstance(row, dict):
-            raise CatalogError(
-                f"{where}: a JSON object is wanted, one on each line (`jq -c '.[]'` takes an array apart)"
-            )
-        return row
-
-
-# What Arrow raises for a value that a type can't hold; a lone surrogate is a UnicodeError, which is a ValueError.
-_MISFITS = (pa.ArrowException, TypeError, ValueError, OverflowError)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        double = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {_short(double)} stands there more than once")
-    return row
-
-
-def _join_type(known: pa.DataType, values: list[Any]) -> pa.DataType:
-    """Return the type that holds values of the known one and these."""
-    schemas = [pa.schema([("", known)]), pa.schema([("", pa.array(values).type)])]
-    return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-
-
-def _without_null(kind: pa.DataType) -> pa.DataType:
-    """Return a type that Parquet can hold: text where no line has a value, a map where all have `{}`."""
-    if pa.types.is_null(kind):
-        return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_without_null(kind.value_type))
-    if pa.types.is_struct(kind):
-        fields = [(field.name, _without_null(field.type)) for field in kind]
-        return pa.struct(fields) if fields else pa.map_(pa.string(), pa.string())
-    return kind
-
-
-def _fits(convert: Callable[[list[Any]], Any], values: list[Any]) -> bool:
-    try:
-        convert(values)
-    except _MISFITS:
-        return False
-    return True
-
-
 def _sniff_delimiter(head: str) -> str:
     """Pick the delimiter that gives the most fields in the header, best one that the rows after it agree with."""
     best, best_rank = ",", (False, 1)
@@ -523,11 +383,3 @@ def _sniff_delimiter(head: str) -> str:
 
 def _line_ends(chunk: bytes) -> int:
     return max(chunk.count(b"\n"), chunk.count(b"\r"))
-
-
-def _short(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:60] + "…")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -24,6 +24,13 @@ _FLIPKART_PAIR = re.compile(r'"key"\s*=>\s*"((?:[^"\\]|\\.)*)"\s*,\s*"value"\s*=
 _MAGENTO_COMMA = re.compile(r",(?=[^:=|,;<>]{1,60}=)")  # its values hold commas too
 _PAIR = re.compile(r"\s*([^:=|,;<>]{1,60}?)\s*[:=](?!>)\s*(.*?)\s*")
 _MAGENTO_ROOT = "Default Category"
+# What Amazon's and others' details hold beside the product's properties: numbers for the shop, dates and ranks.
+_SHOP_DETAILS = frozenset(
+    {"asin", "upc", "ean", "gtin", "isbn", "isbn 10", "isbn 13", "item model number", "manufacturer part number"}
+    | {"part number", "best sellers rank", "amazon best sellers rank", "customer reviews", "date first available"}
+    | {"average customer review", "date first listed on amazon", "domestic shipping", "international shipping"}
+    | {"shipping information", "is discontinued by manufacturer", "discontinued by manufacturer", "item part number"}
+)
 # Cells that stand in many rows, such as "Blue" or a category, are read once; longer ones seldom do.
 _LONGEST_REMEMBERED = 80
 _MOST_REMEMBERED = 65_536
@@ -106,6 +113,7 @@ class Products(Sequence[Product]):
             ids, titles, descriptions = self._ids(chosen), self._titles(chosen), self._descriptions(chosen)
         roles = self._roles
         categories = self._values(roles.category, chosen)
+        general = self._values(roles.general_category, chosen)
         attributes = [(_label(bare_name(column)), self._values(column, chosen)) for column in roles.attributes]
         pairs = [(self._values(name, chosen), self._values(value, chosen)) for name, value in roles.attribute_pairs]
         products = []
@@ -117,7 +125,7 @@ class Products(Sequence[Product]):
                     ordinal=self.first + int(row),
                     id=ids[place],
                     title=titles[place],
-                    category=_category(categories[place]),
+                    category=_category(categories[place]) or _category(general[place]),
                     attributes=tuple(_attributes(named)),
                     description=descriptions[place],
                 )
@@ -216,8 +224,11 @@ def _attributes(named: list[tuple[str, Any]]) -> Iterator[Attribute]:
 
 
 def _cell(label: str, value: Any) -> tuple[Attribute, ...]:
-    pairs = _pairs(label, value)
-    return tuple(Attribute(name, text) for name, text in pairs if name and text and not is_placeholder(text))
+    return tuple(
+        Attribute(name, text)
+        for name, text in _pairs(label, value)
+        if name and text and name.lower() not in _SHOP_DETAILS and not is_placeholder(text)
+    )
 
 
 _known_cell = lru_cache(_MOST_REMEMBERED)(_cell)
@@ -226,6 +237,8 @@ _known_cell = lru_cache(_MOST_REMEMBERED)(_cell)
 def _pairs(label: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, str) and value.startswith("{"):
         value = _json(value, dict) or value
+    if isinstance(value, dict) and label == "Author" and "name" in value:
+        value = value["name"]  # Amazon, 2023: with a picture's address and a life
     if isinstance(value, dict) and "value" not in value:
         yield from ((_label(str(name)), _text(item)) for name, item in value.items())
         return
@@ -267,7 +280,8 @@ def _unescaped(text: str) -> str:
 def _label(name: str) -> str:
     """Return an attribute's name as a person would write it: `item_color` -> "Item Color"."""
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
-    return " ".join(map(_capital, re.sub(r"[_\-]+", " ", clean(spaced)).split())).replace("Colour", "Color")
+    plain = re.sub(r"[_\-]+", " ", clean(spaced)).rstrip(" :")
+    return " ".join(map(_capital, plain.split())).replace("Colour", "Color")
 
 
 def _capital(word: str) -> str:

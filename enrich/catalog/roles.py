@@ -18,7 +18,8 @@ _TITLE = """title producttitle productname itemname name displayname productdisp
     label product""".split()
 # "categories" before "producttype", which in a Magento export says "simple" or "configurable".
 _CATEGORY = """category productcategory googleproductcategory categories producttype categorypath categoryhierarchy
-    productcategorytree itemcategory maincategory productclass type department itemtype browsenode""".split()
+    productcategorytree itemcategory maincategory maincat productclass type department itemtype browsenode""".split()
+_GENERAL_CATEGORY = ("maincategory", "maincat")
 _DESCRIPTION = """description productdescription bodyhtml body longdescription descriptionhtml itemdescription
     shortdescription productdescriptionhtml""".split()
 _ATTRIBUTES = """color colour material materials fabric finish style pattern size dimensions itemdimensions
@@ -33,7 +34,11 @@ _NUMBERED = re.compile(r"(?:attribute|option|bulletpoint|feature)(\d+)(name|valu
 
 @dataclass(frozen=True)
 class Roles:
-    """Column names by role. `attribute_pairs` are columns that hold a name beside columns that hold its value."""
+    """Column names by role.
+
+    `attribute_pairs` are columns that hold a name beside columns that hold its value; `general_category` stands in for
+    `category` where that is empty.
+    """
 
     title: str
     id: str | None = None
@@ -41,6 +46,7 @@ class Roles:
     description: str | None = None
     attributes: tuple[str, ...] = ()
     attribute_pairs: tuple[tuple[str, str], ...] = ()
+    general_category: str | None = None
 
     def summary(self) -> str:
         """Return the mapping in one line, for the log."""
@@ -91,7 +97,9 @@ def find_roles(columns: Sequence[str], told: RoleOptions, path: str) -> Roles:
     found_id = role([name for name in _ID if by_plain_name.get(name) != title], told.id, "--id-column")
     category = role(_CATEGORY, told.category, "--category-column")
     description = role(_DESCRIPTION, told.description, "--description-column")
-    taken = {title, found_id, category, description}
+    general = None if told.category is not None else role(_GENERAL_CATEGORY, None, "")
+    general = None if general == category else general
+    taken = {title, found_id, category, general, description}
     pairs: tuple[tuple[str, str], ...] = ()
     if told.attributes is not None:
         attributes = tuple(named(column, "--attributes") for column in told.attributes)
@@ -104,7 +112,7 @@ def find_roles(columns: Sequence[str], told: RoleOptions, path: str) -> Roles:
             for column in columns
             if column not in taken and (_attribute_name(column) in _ATTRIBUTES or column in single)
         )
-    return Roles(title, found_id, category, description, attributes, pairs)
+    return Roles(title, found_id, category, description, attributes, pairs, general)
 
 
 def bare_name(column: str) -> str:

@@ -57,9 +57,10 @@ def clean(text: str) -> str:
             text = _ENTITY.sub(_character, text)
         if text == before:
             break
+    text = _SPACE.sub(" ", text)  # first, so that a text of several lines need not be looked at character by character
     if not (text.isascii() and text.isprintable()):
-        text = _without_invisible(text)
-    return _SPACE.sub(" ", text).strip()
+        text = _SPACE.sub(" ", _without_invisible(text))
+    return text.strip()
 
 
 def is_placeholder(text: str) -> bool:

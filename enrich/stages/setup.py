@@ -50,6 +50,7 @@ class Run:
     deadline: Deadline
     stats: EngineStats = field(default_factory=EngineStats)
     generating_seconds: float = 0.0
+    model: Any = None  # its weights, if they were loaded before the run
 
     @cached_property
     def device(self) -> str:
@@ -118,9 +119,10 @@ class Run:
         """Return the engine, its weights loaded when the first row needs them."""
         from enrich.engine.reference import ReferenceEngine
 
-        log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
-        model = load_model(self.files, self.device, self.dtype)
-        return ReferenceEngine(model, self.tokenizer.end_token_id, self.params, self.stats)
+        if self.model is None:
+            log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
+            self.model = load_model(self.files, self.device, self.dtype)
+        return ReferenceEngine(self.model, self.tokenizer.end_token_id, self.params, self.stats)
 
 
 def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:

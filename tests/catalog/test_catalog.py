@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from enrich.catalog import Catalog, RoleOptions, formats
+from enrich.catalog import Catalog, RoleOptions, formats, jsonl
 from enrich.errors import CatalogError
 from enrich.product import Attribute, Product
 
@@ -170,7 +170,7 @@ def test_amazon_reviews_metadata(tmp_path: Path, as_text: bool) -> None:
         "Features": "Solid oak, USB port", "Store": "Nord Store", "Brand": "Nord", "Care/Use": "By hand",
         "Rank": "Lamps: 5",
     }  # fmt: skip
-    assert (second.category, second.description, pairs(second)["Store"]) == ("", "", "Nord Store")
+    assert (second.category, second.description, pairs(second)["Store"]) == ("Amazon Home", "", "Nord Store")
 
 
 def test_amazon_berkeley_objects(tmp_path: Path) -> None:
@@ -375,7 +375,8 @@ def test_columns_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 3, 10, 11, 25, 99])
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_the_limit_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, limit: int) -> None:
-    monkeypatch.setattr(formats, "BATCH_ROWS", 10)
+    for module in (formats, jsonl):
+        monkeypatch.setattr(module, "BATCH_ROWS", 10)
     path = tmp_path / f"x.{kind}"
     if kind == "parquet":
         pq.write_table(pa.table({"title": [str(n) for n in range(25)]}), path, row_group_size=7)

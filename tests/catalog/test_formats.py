@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enrich.catalog import formats
+from enrich.catalog import formats, jsonl
 from enrich.catalog.formats import open_source
 from enrich.errors import CatalogError
 
@@ -29,8 +29,9 @@ ROWS = [["007", "Lamp", "red"], ["008", "Vase", ""]]
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "_CSV_BLOCK", 1000)
-    monkeypatch.setattr(formats, "_CHUNK", 64)
-    monkeypatch.setattr(formats, "BATCH_ROWS", 10)
+    monkeypatch.setattr(formats, "CHUNK", 64)
+    for module in (formats, jsonl):
+        monkeypatch.setattr(module, "BATCH_ROWS", 10)
 
 
 @pytest.fixture
@@ -197,7 +198,7 @@ def test_a_late_byte_decides_on_the_encoding_of_all(write, lines: int) -> None:
 def test_characters_across_chunks_are_whole(write) -> None:
     for shift in range(4):
         text = "id,title\n" + "1," + "x" * shift + "😀" * 280_000 + "\n"
-        assert len(text.encode()) > formats._CHUNK
+        assert len(text.encode()) > formats.CHUNK
         path = write("x.csv", text)
         assert encoding_of(path) == "utf-8"
         assert read(path) == [["1", "x" * shift + "😀" * 280_000]]
@@ -445,7 +446,8 @@ def test_json_types_are_kept(write) -> None:
 
 @pytest.mark.parametrize("late", [3, 25])
 def test_types_of_all_blocks_are_joined(write, monkeypatch: pytest.MonkeyPatch, late: int) -> None:
-    monkeypatch.setattr(formats, "BATCH_ROWS", 10)
+    for module in (formats, jsonl):
+        monkeypatch.setattr(module, "BATCH_ROWS", 10)
     early = {"title": "a", "n": 1, "none": None, "list": [], "details": {"x": 1}}
     last = {"new": True, "n": 0.5, "title": "z", "none": "text", "list": ["i"], "details": {"y": "s"}}
     rows = read(write("x.jsonl", f"{json.dumps(early)}\n" * late + json.dumps(last)))
@@ -473,7 +475,8 @@ def test_objects_without_any_key_can_be_written_to_parquet(write, tmp_path: Path
 def test_a_column_that_changes_its_type_is_refused_with_its_line(
     write, monkeypatch: pytest.MonkeyPatch, first: str, second: str, before: int
 ) -> None:
-    monkeypatch.setattr(formats, "BATCH_ROWS", 10)
+    for module in (formats, jsonl):
+        monkeypatch.setattr(module, "BATCH_ROWS", 10)
     rows = [f'{{"title": "a", "price": {first}}}\n\n'] * before + ['{"title": "b"}\n', f'{{"price": {second}}}\n']
     message = refusal(write("x.jsonl", "".join(rows) + '{"title": "c"}\n' * 3))
     assert "column 'price'" in message
