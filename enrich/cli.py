@@ -443,8 +443,14 @@ _SHARE = click.FloatRange(0, 1, max_open=True)
     type=click.Choice(["cosine", "one-cycle"]),
     help="Down along a cosine after a short warm-up, or one of 30 % of the steps.  [default: cosine]",
 )
+@click.option("--warmup-steps", type=click.IntRange(0), help="Steps of the warm-up of cosine.  [default: 150]")
 @click.option("--weight-decay", type=click.FloatRange(0), help="Decay of the weights.  [default: 0.05]")
 @click.option("--dropout", type=click.FloatRange(0, 0.9), help="Dropout, from scratch or of LoRA.  [default: 0]")
+@click.option(
+    "--word-dropout",
+    type=click.FloatRange(0, 0.9),
+    help="Share of a text's tokens shown wrongly, so that fewer texts are learned by heart.  [default: 0]",
+)
 @click.option("--lora", metavar="RANK", type=click.IntRange(1), help="Train adapters of this rank, then merge them.")
 @click.option(
     "--max-tokens",

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from enrich import job
-from enrich.engine.reference import ReferenceEngine
+from enrich.engine.continuous import ContinuousEngine
 from enrich.errors import (
     CatalogError,
     CheckpointMismatch,
@@ -242,24 +242,24 @@ def test_batch_size_may_change_on_resuming(enrich) -> None:
 
 
 def test_an_engine_that_throws_loses_no_finished_row(enrich, monkeypatch: pytest.MonkeyPatch) -> None:
-    generate, left = ReferenceEngine.generate, iter(range(5))
+    generate, left = ContinuousEngine.generate, iter(range(5))
 
-    def failing(self: ReferenceEngine, *args: Any) -> Any:
+    def failing(self: ContinuousEngine, *args: Any) -> Any:
         for found in generate(self, *args):
             if next(left, None) is None:
                 raise RuntimeError("device lost")
             yield found
 
-    monkeypatch.setattr(ReferenceEngine, "generate", failing)
+    monkeypatch.setattr(ContinuousEngine, "generate", failing)
     with pytest.raises(RuntimeError, match="device lost"):
         enrich(HOME, limit=40)
-    monkeypatch.setattr(ReferenceEngine, "generate", generate)
+    monkeypatch.setattr(ContinuousEngine, "generate", generate)
     assert enrich(HOME, limit=40).resumed_rows == 5
 
 
 def test_an_engine_that_loses_a_row_publishes_nothing(enrich, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generate = ReferenceEngine.generate
-    monkeypatch.setattr(ReferenceEngine, "generate", lambda self, *args: list(generate(self, *args))[1:])
+    generate = ContinuousEngine.generate
+    monkeypatch.setattr(ContinuousEngine, "generate", lambda self, *args: list(generate(self, *args))[1:])
     with pytest.raises(ReconciliationError, match="has no outcome"):
         enrich(HOME, limit=20)
     assert not (tmp_path / "out.parquet").exists()

@@ -26,7 +26,20 @@ from enrich.errors import TryAgain
 # On a CPU, matrix products give a row the same float32 bits whatever rows stand beside it, if their number is a
 # multiple of the kernels' tile height (4 with AVX2). Slots are counted in multiples of this.
 _CPU_TILE_ROWS = 16
+# Kinds of model, as transformers calls them, whose tokens the tests have seen equal to the reference engine's. Others
+# may keep more than keys and values, or read positions off the mask.
+KINDS = frozenset(
+    "codegen cohere gemma glm4 gpt2 gpt_bigcode gpt_neox gptj granite helium llama mistral olmo2 opt phi phi3 qwen2"
+    " qwen3 smollm3 stablelm starcoder2".split()
+)
 _GPU_CHECK_EVERY = 4  # decode steps between two looks at what they drew: a look waits for the device
+
+
+def can_run(model: Any) -> bool:
+    """Say whether a model is of a kind that this engine is tested with, all of its layers seeing the whole text."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    return config.model_type in KINDS and set(kinds) == {"full_attention"} and not getattr(config, "sliding_window", 0)
 
 
 class ContinuousEngine:

@@ -124,7 +124,7 @@ def _tell(reading: Reading, selection: Selection, dropped: Mapping[str, int]) ->
 
 def _describe(directory: Path, facts: Facts, training: Training) -> None:
     """Write what stands beside the weights: wishes, loss curve, metrics and card."""
-    _write_wishes(directory / "enrich.toml", facts.template, facts.wishes)
+    _write_wishes(directory / "enrich.toml", facts.template, facts.wishes, find_model(str(directory)).has_chat_template)
     if facts.curve:
         draw_curve(training.log, int(training.metrics["best_step"]), directory / facts.curve)
     else:
@@ -139,9 +139,10 @@ def _describe(directory: Path, facts: Facts, training: Training) -> None:
     write_card(directory, facts, training)
 
 
-def _write_wishes(file: Path, template: str | None, wishes: Mapping[str, Any]) -> None:
+def _write_wishes(file: Path, template: str | None, wishes: Mapping[str, Any], chat_template: bool) -> None:
     """Write how this model wants runs to ask it, if it is known."""
     lines = [f"template = {json.dumps(template, ensure_ascii=False)}"] if template else []
+    lines += ["chat = false"] if chat_template and not template else []  # it has learned plain prompts
     lines += [f"max_new_tokens = {wishes['max_new_tokens']}"] if "max_new_tokens" in wishes else []
     sampling = [f"{name} = {wishes[name]}" for name in _SAMPLING if name in wishes]
     lines += ["", "[sampling]", *sampling] if sampling else []

@@ -32,7 +32,7 @@ class Size:
 
 
 SIZES = {
-    "mini": Size(layers=6, width=256, heads=4, vocabulary=6144, context=512),  # 6 M parameters
+    "mini": Size(layers=8, width=256, heads=4, vocabulary=6144, context=512),  # 8 M parameters
     "small": Size(layers=8, width=512, heads=8, vocabulary=16384, context=1024),  # 34 M
     "gpt2": Size(layers=12, width=768, heads=12, vocabulary=32768, context=1024),  # 111 M: GPT-2 small, fewer tokens
     "test": Size(layers=2, width=64, heads=2, vocabulary=512, context=128),

@@ -51,6 +51,26 @@ class PairDataset(torch.utils.data.Dataset):  # type: ignore[type-arg]
         return {"input_ids": ids, "labels": [IGNORED] * masked + ids[masked:]}
 
 
+class Noised(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    """A dataset in which a share of each text's tokens, but not its labels, is drawn at random, anew each time."""
+
+    def __init__(self, dataset: PairDataset, share: float, vocabulary: int) -> None:
+        self._dataset, self._share, self._vocabulary = dataset, share, vocabulary
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        row = self._dataset[index]
+        size = (len(row["input_ids"]),)
+        hit, drawn = (torch.rand(size) < self._share).tolist(), torch.randint(self._vocabulary, size).tolist()
+        ids = [
+            other if is_hit and label != IGNORED else token
+            for token, label, is_hit, other in zip(row["input_ids"], row["labels"], hit, drawn, strict=True)
+        ]
+        return row | {"input_ids": ids}
+
+
 def collate(rows: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     """Pad on the right to the longest row: [batch, longest]. The mask, not the token, says what is padding."""
     longest = max(len(row["input_ids"]) for row in rows)

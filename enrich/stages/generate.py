@@ -23,6 +23,9 @@ from enrich.stages.survey import Survey
 
 # Rows planned before they are generated: enough that every bucket's batches are full, few enough for memory.
 _WINDOW_ROWS = 32_768
+# How many batches' rows the engine is given at once: enough that it seldom runs with empty slots, few enough that a
+# deadline is met within minutes.
+_BATCHES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +83,8 @@ def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: 
     for bucket in buckets.group((len(row.prompt.token_ids) for row in window), run.longest_prompt):
         rows = [window[index] for index in bucket.items]
         batch_rows = buckets.batch_rows(bucket.edge, run.params.max_new_tokens, config.batch_size, config.batch_tokens)
-        for start in range(0, len(rows), batch_rows):
-            batch = rows[start : start + batch_rows]
+        for start in range(0, len(rows), batch_rows * _BATCHES_AT_ONCE):
+            batch = rows[start : start + batch_rows * _BATCHES_AT_ONCE]
             positions = len(batch) * (bucket.edge + run.params.max_new_tokens)
             if not run.deadline.allows(positions):
                 return False

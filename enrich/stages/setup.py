@@ -117,12 +117,14 @@ class Run:
     @cached_property
     def engine(self) -> Engine:
         """Return the engine, its weights loaded when the first row needs them."""
+        from enrich.engine.continuous import ContinuousEngine, can_run
         from enrich.engine.reference import ReferenceEngine
 
         if self.model is None:
             log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
             self.model = load_model(self.files, self.device, self.dtype)
-        return ReferenceEngine(self.model, self.tokenizer.end_token_id, self.params, self.stats)
+        engine = ContinuousEngine if can_run(self.model) else ReferenceEngine
+        return engine(self.model, self.tokenizer.end_token_id, self.params, self.stats)
 
 
 def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from enrich.engine.continuous import ContinuousEngine
+from enrich.engine.continuous import KINDS, ContinuousEngine, can_run
 from enrich.engine.protocol import Completion, Engine, EngineStats, Request, SamplingParams
 from enrich.engine.reference import ReferenceEngine
 from enrich.errors import TryAgain
@@ -148,3 +148,31 @@ def test_memory_for_not_even_one_tile_is_told(model: torch.nn.Module, monkeypatc
     monkeypatch.setattr(model, "forward", full)
     with pytest.raises(TryAgain, match="out of memory on cpu with 16 rows of 32 \\+ 24 tokens"):
         run(make_engine(ContinuousEngine, model, SAMPLED), make_requests(40), 64)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_of_model_writes_the_reference_s_tokens(kind: str) -> None:
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 400, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96, "n_positions": 96,
+        "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 16, "ffn_dim": 128, "word_embed_proj_dim": 64,
+        "sliding_window": None, "eos_token_id": END, "bos_token_id": END, "pad_token_id": None,
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(4)
+    model.set_attn_implementation("eager")
+    assert can_run(model)
+    requests = make_requests(24)
+    expected = run(make_engine(ReferenceEngine, model, replace(GREEDY, max_new_tokens=12)), requests, 16)
+    assert run(make_engine(ContinuousEngine, model, replace(GREEDY, max_new_tokens=12)), requests, 16) == expected
+    assert len({completion.token_ids for completion in expected}) > 15
+
+
+def test_a_model_that_forgets_is_left_to_the_reference_engine() -> None:
+    config = AutoConfig.for_model(
+        "mistral", vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, sliding_window=8
+    )
+    assert not can_run(AutoModelForCausalLM.from_config(config))

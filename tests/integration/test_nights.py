@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from enrich import RunConfig, job, lock, reuse
-from enrich.engine import reference
+from enrich.engine import continuous
 from enrich.engine.protocol import Completion
 from enrich.errors import CatalogError, ConfigError, ReconciliationError, TooManyQuarantined, TooMuchDrift, TryAgain
 from enrich.stages import setup
@@ -160,11 +160,11 @@ def test_a_text_that_a_person_edited_is_kept(enrich, frame: pl.DataFrame, tmp_pa
 def test_words_put_where_the_model_had_none_are_kept(
     enrich, frame: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Mute(reference.ReferenceEngine):
+    class Mute(continuous.ContinuousEngine):
         def generate(self, requests: Any, *_: Any):
             yield from ((index, Completion((), "stop")) for index in range(len(requests)))
 
-    monkeypatch.setattr(reference, "ReferenceEngine", Mute)
+    monkeypatch.setattr(continuous, "ContinuousEngine", Mute)
     assert enrich(frame.head(3), max_quarantined="100%").quarantined == 3
     edit_text(tmp_path / "out.parquet", frame["sku"][1], "Words of a person.")
     summary = enrich(frame.head(3), max_quarantined="100%")
@@ -246,15 +246,15 @@ def test_changes_need_ids(enrich, frame: pl.DataFrame, tmp_path: Path) -> None:
         enrich(frame.drop("sku"), changes=str(tmp_path / "c.parquet"))
 
 
-class SlowEngine(reference.ReferenceEngine):
+class SlowEngine(continuous.ContinuousEngine):
     def generate(self, *arguments: Any):
-        time.sleep(0.4)
+        time.sleep(1.2)
         yield from super().generate(*arguments)
 
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "ReferenceEngine", SlowEngine)
+    monkeypatch.setattr(continuous, "ContinuousEngine", SlowEngine)
 
 
 def test_when_time_is_up_the_rest_waits_for_the_next_run(enrich, frame: pl.DataFrame, tmp_path: Path, slow) -> None:
