@@ -54,10 +54,14 @@ lint: $(VENV)/.dev ## Check style, format and types
 samples: $(VENV)/.core ## Write the sample catalogs anew
 	$(BIN)/python sample_catalogs/make_samples.py
 
+STEPS ?= 5269
+FINISHING_STEPS ?= 2049
+TRAINING := --no-clean --validation build/home-mini-data/validation.parquet --batch-size 256 --max-tokens 256 --patience 0
 train-default: $(VENV)/.dev ## Train the embedded model anew: make train-default CORPUS=directory of the two corpora
 	@test -f "$(CORPUS)/retail_demo_store.parquet" -a -f "$(CORPUS)/vespa_ecommerce.parquet" || { echo "CORPUS=DIRECTORY names where retail_demo_store.parquet and vespa_ecommerce.parquet lie; docs/models.md says where they come from"; exit 2; }
 	$(BIN)/python jobs/home_mini $(CORPUS)/retail_demo_store.parquet $(CORPUS)/vespa_ecommerce.parquet build/home-mini-data
-	$(BIN)/enrich finetune build/home-mini-data/training.parquet --validation build/home-mini-data/validation.parquet --template jobs/home_mini/prompt.j2 --from-scratch mini --steps 5900 --dropout 0.1 -o build/home-mini
+	$(BIN)/enrich finetune build/home-mini-data/training.parquet $(TRAINING) --template jobs/home_mini/prompt.j2 --from-scratch mini --steps $(STEPS) --learning-rate 3e-3 --warmup-steps 500 --dropout 0.1 -o build/home-mini-begun
+	$(BIN)/enrich finetune build/home-mini-data/finishing.parquet $(TRAINING) --base build/home-mini-begun --steps $(FINISHING_STEPS) --learning-rate 8e-4 --warmup-steps 100 --word-dropout 0.1 -o build/home-mini
 
 clean: ## Remove the virtual environment and what was built
 	rm -rf $(VENV) $(AIRFLOW_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
