@@ -643,5 +643,6 @@ def _signals() -> Iterator[list[int]]:
     try:
         yield stopped_by
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        if not stopped_by[0]:  # else the process is about to end, with a code that the same signal must not replace
+            for number, handler in previous.items():
+                signal.signal(number, handler)

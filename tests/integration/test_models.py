@@ -234,7 +234,7 @@ def test_models_are_listed_with_what_is_known_of_them(
     entries = {entry["name"]: entry for entry in json.loads(done.stdout)}
     assert list(entries) == ["home-mini", "gpt2-home", GPT2_HOME, "org/chat", "org/old"]
     home = entries["home-mini"]
-    assert (home["source"], home["kind"], home["parameters"], home["context"]) == ("embedded", "base", 6443008, 512)
+    assert (home["source"], home["kind"], home["parameters"], home["context"]) == ("embedded", "base", 8022528, 512)
     assert 12 < home["mib"] < 13 and Path(home["path"]).is_dir()
     preset = entries["gpt2-home"]
     assert (preset["source"], preset["kind"], preset["context"], preset["revision"]) == ("preset", "base", 256, COMMIT)
