@@ -643,6 +643,7 @@ def _signals() -> Iterator[list[int]]:
     try:
         yield stopped_by
     finally:
-        if not stopped_by[0]:  # else the process is about to end, with a code that the same signal must not replace
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        for number, handler in previous.items():
+            # A process that was stopped is about to end, and the same signal must not replace its exit code. Python
+            # takes handlers of its own away before it ends, so only to ignore helps.
+            signal.signal(number, signal.SIG_IGN if stopped_by[0] else handler)
