@@ -235,7 +235,7 @@ def test_models_are_listed_with_what_is_known_of_them(
     assert list(entries) == ["home-mini", "gpt2-home", GPT2_HOME, "org/chat", "org/old"]
     home = entries["home-mini"]
     assert (home["source"], home["kind"], home["parameters"], home["context"]) == ("embedded", "base", 8022528, 512)
-    assert 12 < home["mib"] < 13 and Path(home["path"]).is_dir()
+    assert 15 < home["mib"] < 16 and Path(home["path"]).is_dir()
     preset = entries["gpt2-home"]
     assert (preset["source"], preset["kind"], preset["context"], preset["revision"]) == ("preset", "base", 256, COMMIT)
     chat = entries["org/chat"]
@@ -246,7 +246,7 @@ def test_models_are_listed_with_what_is_known_of_them(
     table = command("models", HF_HUB_CACHE=cache).stdout.splitlines()
     assert table[0].split() == ["name", "kind", "parameters", "MiB", "context", "where"]
     assert [line.split()[0] for line in table[1:]] == list(entries)
-    assert "6.4 M" in table[1]
+    assert "8.0 M" in table[1]
 
 
 def test_without_a_cache_the_models_of_the_package_are_listed(tmp_path: Path) -> None:
