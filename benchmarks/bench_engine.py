@@ -77,8 +77,11 @@ def clock(work: Callable[[], Any], device: str) -> tuple[float, Any]:
 def run_engine(kind: type, model: Any, params: SamplingParams, requests: Sequence[Request], slots: int) -> Any:
     stats = EngineStats()
     width = max(len(request.prompt_token_ids) for request in requests)
+    config = model.generation_config
     engine = kind(model, None, params, stats)
-    return dict(engine.generate(requests, -(-width // 16) * 16, slots, lambda: False)), stats
+    completions = dict(engine.generate(requests, -(-width // 16) * 16, slots, lambda: False))
+    model.generation_config = config  # which the engine has cleared
+    return completions, stats
 
 
 @torch.inference_mode()
@@ -148,16 +151,15 @@ def main() -> None:
     for slots in map(int, args.slots.split(",")):
         for case, params in CASES.items():
             for peer in ("engine", "generate"):
-                config = model.generation_config
 
                 def work(peer: str = peer, params: SamplingParams = params, slots: int = slots) -> Any:
                     if peer == "engine":
                         return run_engine(ContinuousEngine, model, params, fixed, slots)
                     return run_generate(model, params, fixed, slots)
 
-                work() if device == "cuda" else None  # warm-up
+                if device == "cuda":
+                    work()  # warm-up
                 seconds = min(clock(work, device)[0] for _ in range(args.repeat))
-                model.generation_config = config
                 line = {"peer": peer, "case": case, "rows": slots, "seconds": round(seconds, 3)}
                 print(json.dumps(line | {"tokens_per_second": round(len(fixed) * NEW_TOKENS / seconds)}), flush=True)
         params = SamplingParams(RAGGED[1], temperature=0.8, top_k=50, top_p=1.0, repetition_penalty=1.0)

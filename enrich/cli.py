@@ -403,7 +403,7 @@ _SHARE = click.FloatRange(0, 1, max_open=True)
     "--from-scratch",
     "size",
     metavar="SIZE",
-    help="Make a GPT-2 of this size instead: mini (6 million parameters), small (34), gpt2 (111).",
+    help="Make a GPT-2 of this size instead: mini (8 million parameters), small (34), gpt2 (111).",
 )
 @click.option(
     "--validation",

@@ -15,17 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 from enrich.engine import sampling
-from enrich.engine.memory import is_out_of_memory
+from enrich.engine.loading import take_over
+from enrich.engine.memory import Room
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
 from enrich.engine.slots import SlotCache
-from enrich.errors import TryAgain
 
-# On a CPU, matrix products give a row the same float32 bits whatever rows stand beside it, if their number is a
-# multiple of the kernels' tile height (4 with AVX2). Slots are counted in multiples of this.
-_CPU_TILE_ROWS = 16
 # Kinds of model, as transformers calls them, whose tokens the tests have seen equal to the reference engine's. Others
 # may keep more than keys and values, or read positions off the mask.
 KINDS = frozenset(
@@ -49,13 +45,9 @@ class ContinuousEngine:
         self.stats = stats
         self._model = model
         self._params = params
-        config = model.generation_config.eos_token_id
-        ends = config if isinstance(config, list) else [config]
-        self._ends = {end for end in [*ends, end_token_id] if end is not None}
-        model.generation_config = GenerationConfig()  # a model's own sampling defaults must not join in
-        self._on_gpu = model.device.type == "cuda"
-        self._same_bits = model.dtype == torch.float32 and model.device.type == "cpu"
-        self._largest: int | None = None  # slots that fit, set once memory has run out
+        self._ends = set(take_over(model, end_token_id))
+        self._steps = _GPU_CHECK_EVERY if model.device.type == "cuda" else 1
+        self._room = Room(model)
 
     def generate(
         self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
@@ -63,39 +55,18 @@ class ContinuousEngine:
         """Yield (index, completion) as rows finish, the shorter texts first; see `Engine.generate`."""
         waiting = deque(enumerate(requests))
         while waiting and not should_stop():
-            slots = self._num_slots(len(waiting), batch_rows)
+            # On a CPU no more slots than there are rows; elsewhere bits depend on their number, so it stays the same.
+            most = self._room.rows(batch_rows)
+            slots = self._room.filled(min(len(waiting), most), most)
             batch = None
             try:
-                batch = _Batch(
-                    self._model, self._params, self.stats, self._ends, width, slots,
-                    steps=_GPU_CHECK_EVERY if self._on_gpu else 1, shrinkable=self._same_bits,
-                )  # fmt: skip
+                batch = _Batch(self._model, self._params, self.stats, self._ends, self._room, width, slots, self._steps)
                 yield from batch.run(waiting, should_stop)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
+            except (MemoryError, RuntimeError) as error:
                 if batch:
                     waiting.extendleft(reversed(batch.give_back()))
                 del batch
-                self._shrink(slots, width, error)
-
-    def _num_slots(self, rows: int, batch_rows: int) -> int:
-        """Return how many slots to run: on a CPU no more than there are rows, elsewhere always the same number."""
-        slots = min(batch_rows, self._largest or batch_rows)
-        if self._same_bits:
-            return -(-min(rows, slots) // _CPU_TILE_ROWS) * _CPU_TILE_ROWS
-        return slots
-
-    def _shrink(self, slots: int, width: int, error: BaseException) -> None:
-        if self._on_gpu:
-            torch.cuda.empty_cache()
-        smallest = _CPU_TILE_ROWS if self._same_bits else 1
-        if slots <= smallest:
-            raise TryAgain(
-                f"out of memory on {self._model.device} with {slots} rows of {width} + {self._params.max_new_tokens}"
-                " tokens; free memory, or lower --max-new-tokens or --dtype"
-            ) from error
-        self._largest = max(smallest, slots // 2)
+                self._room.shrink(slots, width, self._params.max_new_tokens, error)
 
 
 class _Batch:
@@ -107,20 +78,19 @@ class _Batch:
         params: SamplingParams,
         stats: EngineStats,
         ends: set[int],
+        room: Room,
         width: int,
         slots: int,
         steps: int,
-        *,
-        shrinkable: bool,
     ) -> None:
         self._model, self._params, self._stats, self._ends = model, params, stats, ends
         self._steps = steps  # between two looks at what was drawn
-        self._shrinkable = shrinkable
+        self._room = room
         self._width = width
         self._slots = slots
         self._length = width + params.max_new_tokens
         # On a GPU a prefill's shape is fixed too, or 16-bit bits would depend on how many rows came in at once.
-        self._prefill_rows = None if shrinkable else max(1, slots // 8)
+        self._prefill_rows = None if room.same_bits else max(1, slots // 8)
         self._rows: list[tuple[int, Request] | None] = [None] * slots
         self._drawn: list[list[int]] = [[] for _ in range(slots)]  # tokens that each slot's row has so far
         device = model.device
@@ -160,8 +130,8 @@ class _Batch:
             active = sum(row is not None for row in self._rows)
             if not active:
                 return
-            if self._shrinkable and not waiting and active * 2 < self._slots > _CPU_TILE_ROWS:
-                self._shrink(active)
+            if self._room.same_bits and not waiting and active * 2 < self._slots:
+                self._shrink(self._room.filled(active, self._slots))
             for _ in range(self._steps):
                 self._step()
             self._stats.decode_positions += self._slots * self._steps
@@ -184,7 +154,7 @@ class _Batch:
             slots = torch.tensor([slot for slot, _, _ in taken])
             spare = torch.full((rows - len(taken),), self._slots)  # filler rows write beyond the slots
             self._cache.prefilled = torch.cat([slots, spare]).to(device)
-            self._base(
+            self._model.base_model(  # without its head: a prefill needs no logits
                 input_ids=ids.to(device),
                 position_ids=self._prefill_positions.expand(rows, -1),
                 attention_mask=self._causal_mask,
@@ -201,11 +171,6 @@ class _Batch:
             self._put(self._attempts, slots, [request.attempt for _, _, request in taken])
             self._stats.prompt_tokens += sum(lengths)
             self._stats.prefill_positions += rows * self._width
-
-    @property
-    def _base(self) -> Any:
-        """The model without its head: a prefill needs no logits."""
-        return self._model.base_model
 
     @staticmethod
     def _put(target: Tensor, slots: Tensor, values: list[int]) -> None:
@@ -271,9 +236,8 @@ class _Batch:
             self._stats.generated_tokens += len(drawn)
             yield index, Completion(tuple(drawn), "stop" if stopped else "length")
 
-    def _shrink(self, active: int) -> None:
-        """Go on with fewer slots once most are free and no row waits."""
-        slots = -(-active // _CPU_TILE_ROWS) * _CPU_TILE_ROWS
+    def _shrink(self, slots: int) -> None:
+        """Go on with fewer slots, if they are fewer, once most are free and no row waits."""
         if slots >= self._slots:
             return
         kept = [slot for slot, row in enumerate(self._rows) if row is not None]

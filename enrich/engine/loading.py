@@ -56,3 +56,15 @@ def load_model(files: ModelFiles, device: str, dtype: str) -> Any:
     except Exception as error:  # transformers raises many kinds; all mean that this is no model for us
         raise ModelError(f"model {files.name}: can't be loaded: {one_line(error)}") from error
     return model.to(device).eval()
+
+
+def take_over(model: Any, end_token_id: int | None) -> list[int]:
+    """Return the ids that end a text, the model's and the tokenizer's, rising; clear the model's own sampling defaults.
+
+    An engine draws tokens itself, and what the model would prefer must not join in.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config.eos_token_id
+    model.generation_config = GenerationConfig()
+    return sorted({end for end in [*(own if isinstance(own, list) else [own]), end_token_id] if end is not None})

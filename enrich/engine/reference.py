@@ -15,13 +15,9 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from enrich.engine import sampling
-from enrich.engine.memory import is_out_of_memory
+from enrich.engine.loading import take_over
+from enrich.engine.memory import Room
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
-from enrich.errors import TryAgain
-
-# On a CPU, matrix products give a row the same float32 bits whatever rows stand beside it, if their number is a
-# multiple of the kernels' tile height (4 with AVX2). Batches are filled up to a multiple of this.
-_CPU_TILE_ROWS = 16
 
 
 class ReferenceEngine:
@@ -31,12 +27,8 @@ class ReferenceEngine:
         self.stats = stats
         self._model = model
         self._params = params
-        config = model.generation_config.eos_token_id
-        ends = config if isinstance(config, list) else [config]
-        self._ends = sorted({end for end in [*ends, end_token_id] if end is not None})
-        model.generation_config = GenerationConfig()  # a model's own sampling defaults must not join in
-        self._same_bits = model.dtype == torch.float32 and model.device.type == "cpu"
-        self._largest: int | None = None  # set once memory has run out
+        self._ends = take_over(model, end_token_id)
+        self._room = Room(model)
 
     def generate(
         self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
@@ -44,37 +36,18 @@ class ReferenceEngine:
         """Yield (index, completion) batch after batch; see `Engine.generate`."""
         start = 0
         while start < len(requests) and not should_stop():
-            rows = min(batch_rows, self._largest or batch_rows)
+            rows = self._room.rows(batch_rows)
             batch = requests[start : start + rows]
             try:
-                completions = self._run(batch, width, self._filled(len(batch), rows), should_stop)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._shrink(len(batch), width, error)
+                completions = self._run(batch, width, self._room.filled(len(batch), rows), should_stop)
+            except (MemoryError, RuntimeError) as error:
+                self._room.shrink(len(batch), width, self._params.max_new_tokens, error)
                 continue
             if should_stop():  # the batch was broken off
                 return
             for offset, completion in enumerate(completions):
                 yield start + offset, completion
             start += len(batch)
-
-    def _filled(self, rows: int, batch_rows: int) -> int:
-        """Return the number of rows to compute, filler included, so that a row's bits don't depend on its batch."""
-        if self._same_bits:
-            return -(-rows // _CPU_TILE_ROWS) * _CPU_TILE_ROWS
-        return batch_rows
-
-    def _shrink(self, rows: int, width: int, error: BaseException) -> None:
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        smallest = _CPU_TILE_ROWS if self._same_bits else 1
-        if rows <= smallest:
-            raise TryAgain(
-                f"out of memory on {self._model.device} with {rows} rows of {width} + {self._params.max_new_tokens}"
-                " tokens; free memory, or lower --max-new-tokens or --dtype"
-            ) from error
-        self._largest = max(smallest, rows // 2)
 
     @torch.inference_mode()
     def _run(

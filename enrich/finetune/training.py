@@ -55,7 +55,7 @@ log = logging.getLogger("enrich")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; the defaults are those of the embedded model. None: what suits the base.
+    """How to train. None: what suits the base.
 
     The cosine schedule warms up over `warmup_steps`, a tenth of all at most; one-cycle over the first 30 % (Smith and
     Topin 2017). Both come down to 0 along a cosine. Training ends after `steps`, or `epochs` over the texts, or once

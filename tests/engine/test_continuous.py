@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from engine_rows import WIDTH, make_requests, run
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from enrich.engine.continuous import KINDS, ContinuousEngine, can_run
-from enrich.engine.protocol import Completion, Engine, EngineStats, Request, SamplingParams
+from enrich.engine.protocol import Engine, EngineStats, SamplingParams
 from enrich.engine.reference import ReferenceEngine
 from enrich.errors import TryAgain
 
 SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)
 GREEDY = SamplingParams(max_new_tokens=24, temperature=0, repetition_penalty=1.0)
-WIDTH = 32
 END = 0
 ENDS = list(range(0, 400, 25))  # of random models many tokens must end a text, or none ever would
 
@@ -50,20 +50,6 @@ def make_engine(kind: type, model: torch.nn.Module, params: SamplingParams, stat
     model.generation_config.eos_token_id = ENDS
     engine: Engine = kind(model, END, params, stats or EngineStats())
     return engine
-
-
-def make_requests(num: int, seed: int = 0) -> list[Request]:
-    rng = random.Random(seed)
-    return [
-        Request(tuple(rng.randrange(1, 400) for _ in range(rng.randint(1, WIDTH))), seed=rng.getrandbits(63))
-        for _ in range(num)
-    ]
-
-
-def run(engine: Engine, requests: list[Request], batch_rows: int) -> list[Completion]:
-    found = list(engine.generate(requests, WIDTH, batch_rows, lambda: False))
-    assert sorted(index for index, _ in found) == list(range(len(requests)))
-    return [completion for _, completion in sorted(found, key=lambda one: one[0])]
 
 
 @pytest.mark.parametrize("params", [GREEDY, SAMPLED])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from engine_rows import WIDTH, make_requests, run
 from transformers import AutoModelForCausalLM
 
 from enrich.engine.files import find_model
@@ -16,26 +17,11 @@ from enrich.errors import TryAgain
 
 SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)
 GREEDY = SamplingParams(max_new_tokens=24, temperature=0, repetition_penalty=1.0)
-WIDTH = 32
 
 
 def make_engine(directory: Path, params: SamplingParams, dtype: str = "float32") -> ReferenceEngine:
     files = find_model(str(directory))
     return ReferenceEngine(load_model(files, "cpu", dtype), Tokenizer(files).end_token_id, params, EngineStats())
-
-
-def make_requests(num: int, seed: int = 0) -> list[Request]:
-    rng = random.Random(seed)
-    return [
-        Request(tuple(rng.randrange(1, 390) for _ in range(rng.randint(1, WIDTH))), seed=rng.getrandbits(63))
-        for _ in range(num)
-    ]
-
-
-def run(engine: ReferenceEngine, requests: list[Request], batch_rows: int) -> list[Completion]:
-    found = dict(engine.generate(requests, WIDTH, batch_rows, lambda: False))
-    assert sorted(found) == list(range(len(requests)))
-    return [found[index] for index in range(len(requests))]
 
 
 @pytest.fixture(params=["tiny_gpt2", "tiny_llama"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from enrich.finetune.dataset import IGNORED, Loss, PairDataset, batch_size, collate, figures, measure
+from enrich.finetune.dataset import IGNORED, Loss, Noised, PairDataset, batch_size, collate, figures, measure
 from enrich.finetune.pairs import Pair
 
 PAIRS = [Pair("1", "Title: Oak table", "A table of oak."), Pair("2", "Title: Lamp", "A lamp <|endoftext|> is a lamp.")]
@@ -31,6 +31,22 @@ def test_the_prompt_is_masked_and_the_end_is_learned(tokenizer) -> None:
         assert tokenizer.decode(learned[:-1]) == " " + pair.text
         assert row["labels"][-len(learned) :] == row["input_ids"][-len(learned) :]
     assert PairDataset(PAIRS, tokenizer, 100, learn_prompts=True)[0]["labels"] == dataset[0]["input_ids"]
+
+
+def test_word_dropout_changes_a_share_of_the_text_and_no_label(tokenizer) -> None:
+    dataset = PairDataset(PAIRS, tokenizer, 100)
+    plain, noised = dataset[1], Noised(dataset, 0.4, len(tokenizer))
+    learned = sum(label != IGNORED for label in plain["labels"])
+    torch.manual_seed(0)
+    changed = 0
+    for _ in range(200):
+        row = noised[1]
+        assert row["labels"] == plain["labels"]
+        assert row["input_ids"][:-learned] == plain["input_ids"][:-learned]  # the prompt
+        pairs = zip(row["input_ids"], plain["input_ids"], strict=True)
+        changed += sum(other != token for other, token in pairs)
+    assert 0.3 < changed / (200 * learned) < 0.5
+    assert Noised(dataset, 0.0, len(tokenizer))[1] == plain
 
 
 def test_padding_is_masked_by_place_not_by_token(tokenizer) -> None:

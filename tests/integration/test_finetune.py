@@ -239,6 +239,15 @@ def test_epochs_schedule_and_wishes(catalog: Path, tmp_path: Path) -> None:
     assert not (output / "enrich.toml").exists()
 
 
+def test_a_chat_model_trained_on_plain_prompts_is_asked_in_plain_prompts(
+    catalog: Path, tiny_chat: Path, tmp_path: Path
+) -> None:
+    settings = {"steps": 2, "batch_size": 4, "max_tokens": 64}
+    finetune([catalog], tmp_path / "model", base=str(tiny_chat), settings=settings, limit=60)
+    assert tomllib.loads((tmp_path / "model" / "enrich.toml").read_text()) == {"chat": False}
+    assert find_model(str(tmp_path / "model")).wished == {"chat": False}
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
