@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,15 +25,18 @@ import pyarrow.parquet as pq
 
 from enrich import durable
 from enrich.errors import CheckpointMismatch
-from enrich.generation import GENERATION_TYPE, Generation, Outcome
+from enrich.generation import GENERATION_TYPE, Attempt, Generation, Outcome
 
 PROGRESS = "progress.json"  # how far the run is, for `enrich status`; nothing depends on it
-_FORMAT = 1
+_FORMAT = 2
+_FAILURE = pa.struct([("rule", pa.string()), ("severity", pa.string()), ("reason", pa.string())])
+_ATTEMPT = pa.struct([("attempt", pa.int32()), ("text", pa.string()), ("failures", pa.list_(_FAILURE))])
 _SCHEMA = pa.schema(
     [
         pa.field("ordinal", pa.int64(), nullable=False),
         pa.field("text", pa.string()),
         pa.field("generation", GENERATION_TYPE, nullable=False),
+        pa.field("attempts", pa.list_(_ATTEMPT)),
     ]
 )
 
@@ -127,17 +130,18 @@ class Checkpoint:
             durable.publish(temporary, manifest)
 
     @staticmethod
-    def set_aside(directory: Path, fingerprint: Mapping[str, Any], *, but: str, aside: Path) -> bool:
-        """Move the parts of a checkpoint to `aside` if its fingerprint differs in the field `but` and in no other.
+    def set_aside(directory: Path, fingerprint: Mapping[str, Any], *, but: Collection[str], aside: Path) -> list[str]:
+        """Move the parts of a checkpoint to `aside` if its fingerprint differs in fields among `but` and in no other.
 
-        They keep their keys, by which their texts can be found. Returns whether there was something to move.
+        They keep their keys, by which their texts can be found. Returns those fields, none if nothing was moved.
         """
         manifest = directory / "manifest.jsonl"
         if not manifest.exists():
-            return False
+            return []
         header, listed, _ = _read_manifest(manifest)
-        if _differences(header["fingerprint"], fingerprint) != [but]:
-            return False
+        differences = _differences(header["fingerprint"], fingerprint)
+        if not set(differences) <= set(but) or not differences:
+            return []
         aside.mkdir(exist_ok=True)
         for part in listed:
             path = directory / part.name
@@ -145,7 +149,7 @@ class Checkpoint:
                 path.replace(aside / f"{header['run_id']}-{part.name}")
         durable.sync_directory(aside)
         shutil.rmtree(directory)
-        return True
+        return differences
 
     @property
     def num_listed(self) -> int:
@@ -170,7 +174,16 @@ class Checkpoint:
             return
         outcomes = sorted(self._pending, key=lambda outcome: outcome.ordinal)
         table = pa.Table.from_pylist(
-            [{"ordinal": o.ordinal, "text": o.text, "generation": asdict(o.generation)} for o in outcomes], _SCHEMA
+            [
+                {
+                    "ordinal": o.ordinal,
+                    "text": o.text,
+                    "generation": asdict(o.generation),
+                    "attempts": [_attempt_row(attempt) for attempt in o.attempts] or None,
+                }
+                for o in outcomes
+            ],
+            _SCHEMA,
         )
         number = 1 + max((int(part.name[5:-8]) for part in self._parts), default=0)
         path = self.directory / f"part-{number:06d}.parquet"
@@ -201,7 +214,8 @@ class Checkpoint:
         for row in pq.read_table(self.directory / part.name, schema=_SCHEMA).to_pylist():
             generation = row["generation"]
             generation["flags"] = tuple(generation["flags"] or ())
-            yield Outcome(row["ordinal"], row["text"], Generation(**generation))
+            attempts = tuple(map(_attempt, row["attempts"] or ()))
+            yield Outcome(row["ordinal"], row["text"], Generation(**generation), attempts)
 
     def _mark(self, ordinals: list[int]) -> None:
         longest = max(ordinals, default=-1)
@@ -226,6 +240,17 @@ class Checkpoint:
         # middle of a commit.
         if kind is None or issubclass(kind, Exception):
             self.commit()
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, Any]:
+    names = ("rule", "severity", "reason")
+    failures = [dict(zip(names, failure, strict=True)) for failure in attempt.failures]
+    return {"attempt": attempt.attempt, "text": attempt.text, "failures": failures}
+
+
+def _attempt(row: Mapping[str, Any]) -> Attempt:
+    failures = tuple((one["rule"], one["severity"], one["reason"]) for one in row["failures"])
+    return Attempt(row["attempt"], row["text"], failures)
 
 
 def last_commit(directory: Path) -> float | None:

@@ -29,6 +29,7 @@ from enrich.generation import (
     Outcome,
 )
 from enrich.output import OutputWriter, facts_or_none
+from enrich.quarantine import QuarantineWriter
 from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked
 from enrich.stages.survey import Survey
 from enrich.summary import Summary
@@ -43,7 +44,7 @@ def publish(
     config = run.config
     counts: Counter[str] = Counter()
     profiler = Profiler()
-    edited = prompt_tokens = generated_tokens = joined = 0
+    edited = retried = prompt_tokens = generated_tokens = joined = 0
     # The catalog is read once: where a batch begins and ends is told to both readers of outcomes as it comes by.
     spans: deque[tuple[int, int]] = deque()
     done = checkpoint.outcomes(iter(spans.popleft, None))
@@ -53,6 +54,7 @@ def publish(
     with (
         OutputWriter(config.output_path, run.catalog.schema, config.output_column) as writer,
         _changes(run) as changes,
+        QuarantineWriter(config.output_path, run.previous_path) as quarantine,
     ):
         for batch, products in run.catalog.batches():
             stop_if_asked(run, committed(checkpoint))
@@ -73,6 +75,8 @@ def publish(
                         f"{config.output_path} was withheld: row {product.ordinal + 1} of the catalog has no outcome"
                     )
                 unusable = outcome.generation.status == QUARANTINED
+                if unusable:
+                    quarantine.write(product, outcome)
                 texts.append(product.description or None if unusable else outcome.text)
                 generations.append(outcome.generation)
             changes.write(writer.write(batch, texts, generations))
@@ -82,6 +86,7 @@ def publish(
             counts.update(generation.status for generation in generations)
             edited += sum(EDITED in generation.flags for generation in generations)
             made = [generation for generation in generations if generation.status == GENERATED]
+            retried += sum((generation.attempt or 1) > 1 for generation in made)
             prompt_tokens += sum(generation.prompt_tokens or 0 for generation in made)
             generated_tokens += sum(generation.generated_tokens or 0 for generation in made)
         expected = checkpoint.num_listed + len(survey.carried)
@@ -113,16 +118,19 @@ def publish(
             tokens_per_second=round(run.tokens_per_second, 1),
             padding_waste=round(run.stats.padding_waste, 4),
             resumed_rows=resumed,
+            retried=retried,
             output=str(config.output_path),
             run_id=checkpoint.run_id,
         )
         writer.finish(survey.rows, _facts(run, summary, profile))
-        if not config.shard and not summary.generated and writer.is_as_published():
+        same_rules = facts_or_none(config.published_path).get("fingerprint", {}).get("rules") == run.rules_digest
+        if not config.shard and not summary.generated and same_rules and writer.is_as_published():
             log.info("unchanged: %s has the same rows and texts already", config.output_path)
             summary = replace(summary, unchanged=True)
         # Changes first: after a kill in between, the next run writes both again. The other way round it would find
         # nothing changed, and they would be lost.
         changes.publish()
+        quarantine.publish()
         if not summary.unchanged:
             writer.publish()
     return summary

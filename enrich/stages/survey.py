@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import enrich
 from enrich.checkpoint import Checkpoint
@@ -65,7 +64,7 @@ def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
 def _earlier(run: Run) -> Earlier:
     """Open the texts of earlier runs."""
     earlier = Earlier()
-    path = Path(run.config.previous) if run.config.previous else run.config.published_path
+    path = run.previous_path
     if run.config.previous and not path.is_file():
         raise CatalogError(f"--previous {path}: there is no such file")
     if not run.config.fresh:
