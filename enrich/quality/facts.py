@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from enrich.quality.lexicon import Phrases, entries, groups, tokens_of
 from enrich.quality.limits import Limits
@@ -381,15 +381,16 @@ _BREAKS = frozenset(
 )
 
 
-def _nouns(reading: Reading) -> set[str]:
-    """Return the singular of what the product is called: by its title's head noun and its category's last level."""
-    nouns = set(_OWN_NOUNS)
-    if head := head_noun(reading.product.title):
-        nouns.add(stem(head))
-    last = tokens_of(reading.product.category.rpartition(" > ")[2])
-    if last:
-        nouns.add(stem(last[-1]))
-    return nouns
+def _nouns(reading: Reading) -> frozenset[str]:
+    return _nouns_of(reading.product.title, reading.product.category)
+
+
+@lru_cache(maxsize=1_024)  # several rules ask for the same product's, one after the other
+def _nouns_of(title: str, category: str) -> frozenset[str]:
+    """Return the singular of what a product is called: by its title's head noun and its category's last level."""
+    last = tokens_of(category.rpartition(" > ")[2])
+    names = [head_noun(title), last[-1] if last else ""]
+    return frozenset({*_OWN_NOUNS, *(stem(name) for name in names if name)})
 
 
 def other_brand(reading: Reading, limits: Limits) -> str | None:
@@ -420,5 +421,5 @@ def product_not_named(reading: Reading, limits: Limits) -> str | None:
     return f"says nothing of {' or '.join(sorted(nouns))}"
 
 
-def _beginnings(nouns: set[str]) -> tuple[str, ...]:
+def _beginnings(nouns: frozenset[str]) -> tuple[str, ...]:
     return tuple(noun[:3] for noun in nouns)

@@ -14,6 +14,7 @@ _NUMBER_WORDS = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
     "twelve": 12, "dozen": 12, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 100,
 }  # fmt: skip
+_DIGIT = re.compile(r"[\d½¼¾⅓⅔⅛⅜⅝⅞]")
 _VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
 _PROPER = r"(?:1/2|[12]/3|[13]/4|[1-4]/5|[15]/6|[1357]/8|\d{1,2}/(?:16|32|64))(?![\d/])"
 _SIGN = f"[{''.join(_VULGAR)}]"
@@ -103,7 +104,7 @@ def _units() -> tuple[re.Pattern[str], dict[str, tuple[str, float]]]:
 
 def numbers_in(text: str, tokens: set[str]) -> Numbers:
     """Find the numbers of a text; `tokens` are its words, by which most texts are seen to have none."""
-    if not any(map(str.isdigit, text)) and _NUMBER_WORDS.keys().isdisjoint(tokens):
+    if not _DIGIT.search(text) and _NUMBER_WORDS.keys().isdisjoint(tokens):
         return NONE
     # Not the '16 of a year.
     found = (match for match in _NUMBER.finditer(text) if text[match.start() - 1 : match.start()] not in ("'", "’"))

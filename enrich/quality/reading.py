@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from enrich.quality.cleaning import split_sentences
 from enrich.quality.lexicon import tokens_of
 
 T = TypeVar("T")
+_DIGIT = re.compile(r"\d")
 
 
 class Words:
@@ -30,7 +32,7 @@ class Words:
     @cached_property
     def has_digits(self) -> bool:
         """Whether there is a digit in it."""
-        return any(map(str.isdigit, self.text))
+        return _DIGIT.search(self.text) is not None
 
     @cached_property
     def tokens(self) -> list[str]:
