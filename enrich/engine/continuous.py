@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from enrich.engine import sampling
+from enrich.engine.cohorts import CohortBatch
+from enrich.engine.crew import side_by_side
+from enrich.engine.forward import Forward, forward_of
 from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
@@ -28,6 +32,7 @@ KINDS = frozenset(
     "codegen cohere gemma glm4 gpt2 gpt_bigcode gpt_neox gptj granite helium llama mistral olmo2 opt phi phi3 qwen2"
     " qwen3 smollm3 stablelm starcoder2".split()
 )
+_ROWS_OF_A_WORKER = 32  # the fewest for which another thread is worth its while
 _GPU_CHECK_EVERY = 4  # decode steps between two looks at what they drew: a look waits for the device
 
 
@@ -48,12 +53,16 @@ class ContinuousEngine:
         self._ends = set(take_over(model, end_token_id))
         self._steps = _GPU_CHECK_EVERY if model.device.type == "cuda" else 1
         self._room = Room(model)
+        self._forward = forward_of(model)
 
     def generate(
         self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index, completion) as rows finish, the shorter texts first; see `Engine.generate`."""
-        waiting = deque(enumerate(requests))
+        waiting = deque(sorted(enumerate(requests), key=lambda one: len(one[1].prompt_token_ids)))
+        if self._forward:
+            yield from self._in_cohorts(self._forward, waiting, width, batch_rows, should_stop)
+            return
         while waiting and not should_stop():
             # On a CPU no more slots than there are rows; elsewhere bits depend on their number, so it stays the same.
             most = self._room.rows(batch_rows)
@@ -67,6 +76,40 @@ class ContinuousEngine:
                     waiting.extendleft(reversed(batch.give_back()))
                 del batch
                 self._room.shrink(slots, width, self._params.max_new_tokens, error)
+
+    def _in_cohorts(
+        self,
+        forward: Forward,
+        waiting: deque[tuple[int, Request]],
+        width: int,
+        batch_rows: int,
+        should_stop: Callable[[], bool],
+    ) -> Iterator[tuple[int, Completion]]:
+        rows = min(self._room.rows(batch_rows), len(waiting))
+        threads = torch.get_num_threads()
+        workers = max(1, min(threads, rows // _ROWS_OF_A_WORKER)) if forward.is_small else 1
+        share = -(-rows // workers)
+        counts = [EngineStats() for _ in range(workers)]
+
+        def work(stats: EngineStats, stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
+            while waiting and not stop():
+                slots = self._room.rows(share)
+                batch = CohortBatch(forward, self._params, stats, self._ends, slots)
+                try:
+                    yield from batch.run(waiting, stop)
+                except (MemoryError, RuntimeError) as error:
+                    waiting.extendleft(reversed(batch.give_back()))
+                    del batch
+                    self._room.shrink(slots, width, self._params.max_new_tokens, error)
+
+        try:
+            if workers == 1:
+                yield from work(counts[0], should_stop)
+            else:
+                yield from side_by_side([partial(work, one) for one in counts], threads // workers, should_stop)
+        finally:
+            for one in counts:
+                self.stats.add(one)
 
 
 class _Batch:

@@ -52,6 +52,11 @@ class EngineStats:
     generated_tokens: int = 0
     decode_positions: int = 0
 
+    def add(self, other: EngineStats) -> None:
+        """Count what another has counted."""
+        for name, count in vars(other).items():
+            setattr(self, name, getattr(self, name) + count)
+
     @property
     def padding_waste(self) -> float:
         """Share of the prefilled positions that held no token of a row's prompt."""
