@@ -24,11 +24,12 @@ from torch import Tensor
 from enrich.engine import sampling
 from enrich.engine.forward import Forward
 from enrich.engine.memory import TILE_ROWS
-from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
+from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 
 _LENGTH_STEP = 16  # positions by which the length that attention looks at grows
 _LEAST_LENGTH = 32  # shorter sums are computed by another kernel
 _COHORT_ROWS = 32  # the most: rows of unlike length, sorted, are better apart
+_REFILL = 4  # new rows come in once this part of the slots is free
 _PREFILL_TOKENS = 1024  # computed at once: enough for the matrix kernels, few enough for the cache of the processor
 _PREFILL_SCORES = 4 << 20  # attention scores computed at once, 16 MiB
 
@@ -207,19 +208,22 @@ class CohortBatch:
     def give_back(self) -> list[tuple[int, Request]]:
         """Return the rows that have not finished, as if they had never been taken."""
         rows = [*self._coming, *(row for cohort in self._cohorts for row in cohort.rows)]
-        self._stats.prompt_tokens -= sum(
-            len(row.request.prompt_token_ids) for cohort in self._cohorts for row in cohort.rows
-        )
+        taken = (row.request.prompt_token_ids for cohort in self._cohorts for row in cohort.rows)
+        self._stats.count(prompt_tokens=-sum(map(len, taken)))
         return [(row.index, row.request) for row in rows]
 
     @torch.inference_mode()
     def run(
-        self, waiting: deque[tuple[int, Request]], should_stop: Callable[[], bool]
+        self,
+        waiting: deque[tuple[int, Request]],
+        should_stop: Callable[[], bool],
+        may_begin: Callable[[], bool] = always,
     ) -> Iterator[tuple[int, Completion]]:
         """Take rows from `waiting` until there are none left, and yield them as they finish."""
         while not should_stop():
             active = sum(map(len, self._cohorts))
-            if waiting and (not active or (self._slots - active) * 4 >= self._slots):
+            enough = not active or (self._slots - active) * _REFILL >= self._slots
+            if waiting and enough and may_begin():
                 self._admit(waiting, self._slots - active)
             if not self._cohorts:
                 return
@@ -235,8 +239,8 @@ class CohortBatch:
             self._coming.append(_Row(index, request, min(limit, request.max_new_tokens or limit)))
         while self._coming:
             cohort = _Cohort(self._forward, self._coming[:_COHORT_ROWS], self._params)
-            self._stats.prefill_positions += cohort.prefill() + len(cohort)
-            self._stats.prompt_tokens += int(cohort.positions.sum()) + len(cohort)
+            computed = cohort.prefill() + len(cohort)
+            self._stats.count(int(cohort.positions.sum()) + len(cohort), computed)
             self._cohorts.append(cohort)
             del self._coming[: len(cohort)]
 
@@ -265,10 +269,10 @@ class CohortBatch:
             sampling.penalize_(logits[begin:end], generated, self._params.repetition_penalty)
         uniforms = torch.from_numpy(np.concatenate([cohort.uniforms for cohort in cohorts]))
         tokens = sampling.draw(logits, uniforms, self._params).numpy()
-        self._stats.decode_positions += active + filler
+        self._stats.count(decode_positions=active + filler)
         for cohort, begin, end in parts:
             for index, completion in cohort.accept(tokens[begin:end], self._ends):
-                self._stats.generated_tokens += len(completion.token_ids)
+                self._stats.count(generated_tokens=len(completion.token_ids))
                 yield index, completion
         self._cohorts = [cohort for cohort in cohorts if cohort.rows]
 

@@ -9,9 +9,9 @@ Shapes: S slots, P rows of a prefill, W prompt width, L = W + new tokens, V voca
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from enrich.engine.crew import side_by_side
 from enrich.engine.forward import Forward, forward_of
 from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
-from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
+from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 from enrich.engine.slots import SlotCache
 
 # Kinds of model, as transformers calls them, whose tokens the tests have seen equal to the reference engine's. Others
@@ -56,21 +56,26 @@ class ContinuousEngine:
         self._forward = forward_of(model)
 
     def generate(
-        self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
+        self,
+        requests: Sequence[Request],
+        width: int,
+        batch_rows: int,
+        should_stop: Callable[[], bool],
+        may_begin: Callable[[], bool] = always,
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index, completion) as rows finish, the shorter texts first; see `Engine.generate`."""
-        waiting = deque(sorted(enumerate(requests), key=lambda one: len(one[1].prompt_token_ids)))
         if self._forward:
-            yield from self._in_cohorts(self._forward, waiting, width, batch_rows, should_stop)
+            yield from self._in_cohorts(self._forward, requests, width, batch_rows, should_stop, may_begin)
             return
-        while waiting and not should_stop():
+        waiting = deque(enumerate(requests))
+        while waiting and not should_stop() and may_begin():
             # On a CPU no more slots than there are rows; elsewhere bits depend on their number, so it stays the same.
             most = self._room.rows(batch_rows)
             slots = self._room.filled(min(len(waiting), most), most)
             batch = None
             try:
                 batch = _Batch(self._model, self._params, self.stats, self._ends, self._room, width, slots, self._steps)
-                yield from batch.run(waiting, should_stop)
+                yield from batch.run(waiting, should_stop, may_begin)
             except (MemoryError, RuntimeError) as error:
                 if batch:
                     waiting.extendleft(reversed(batch.give_back()))
@@ -80,36 +85,39 @@ class ContinuousEngine:
     def _in_cohorts(
         self,
         forward: Forward,
-        waiting: deque[tuple[int, Request]],
+        requests: Sequence[Request],
         width: int,
         batch_rows: int,
         should_stop: Callable[[], bool],
+        may_begin: Callable[[], bool],
     ) -> Iterator[tuple[int, Completion]]:
+        # The shortest first, so that the rows of a cohort are about equally long.
+        waiting = deque(sorted(enumerate(requests), key=lambda one: len(one[1].prompt_token_ids)))
         rows = min(self._room.rows(batch_rows), len(waiting))
         threads = torch.get_num_threads()
         workers = max(1, min(threads, rows // _ROWS_OF_A_WORKER)) if forward.is_small else 1
         share = -(-rows // workers)
-        counts = [EngineStats() for _ in range(workers)]
+        asking = threading.Lock()
 
-        def work(stats: EngineStats, stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
-            while waiting and not stop():
+        def has_time() -> bool:
+            with asking:
+                return may_begin()
+
+        def work(stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
+            while waiting and not stop() and has_time():
                 slots = self._room.rows(share)
-                batch = CohortBatch(forward, self._params, stats, self._ends, slots)
+                batch = CohortBatch(forward, self._params, self.stats, self._ends, slots)
                 try:
-                    yield from batch.run(waiting, stop)
+                    yield from batch.run(waiting, stop, has_time)
                 except (MemoryError, RuntimeError) as error:
                     waiting.extendleft(reversed(batch.give_back()))
                     del batch
                     self._room.shrink(slots, width, self._params.max_new_tokens, error)
 
-        try:
-            if workers == 1:
-                yield from work(counts[0], should_stop)
-            else:
-                yield from side_by_side([partial(work, one) for one in counts], threads // workers, should_stop)
-        finally:
-            for one in counts:
-                self.stats.add(one)
+        if workers == 1:
+            yield from work(should_stop)
+        else:
+            yield from side_by_side([work] * workers, threads // workers, should_stop)
 
 
 class _Batch:
@@ -162,13 +170,14 @@ class _Batch:
 
     @torch.inference_mode()
     def run(
-        self, waiting: deque[tuple[int, Request]], should_stop: Callable[[], bool]
+        self, waiting: deque[tuple[int, Request]], should_stop: Callable[[], bool], may_begin: Callable[[], bool]
     ) -> Iterator[tuple[int, Completion]]:
         """Take rows from `waiting` until there are none left, and yield them as they finish."""
         while not should_stop():
             free = [slot for slot, row in enumerate(self._rows) if row is None]
             # A refill costs a pass through the model: on a CPU for its rows, on a GPU whatever their number.
-            if waiting and (len(free) == self._slots or len(free) * 8 >= self._slots or not self._prefill_rows):
+            enough = len(free) == self._slots or len(free) * 8 >= self._slots or not self._prefill_rows
+            if waiting and free and enough and may_begin():
                 self._fill(free, waiting)
             active = sum(row is not None for row in self._rows)
             if not active:

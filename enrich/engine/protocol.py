@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -52,10 +53,17 @@ class EngineStats:
     generated_tokens: int = 0
     decode_positions: int = 0
 
-    def add(self, other: EngineStats) -> None:
-        """Count what another has counted."""
-        for name, count in vars(other).items():
-            setattr(self, name, getattr(self, name) + count)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def count(
+        self, prompt_tokens: int = 0, prefill_positions: int = 0, generated_tokens: int = 0, decode_positions: int = 0
+    ) -> None:
+        """Add to the counts; threads of an engine may do so at the same time."""
+        with self._lock:
+            self.prompt_tokens += prompt_tokens
+            self.prefill_positions += prefill_positions
+            self.generated_tokens += generated_tokens
+            self.decode_positions += decode_positions
 
     @property
     def padding_waste(self) -> float:
@@ -68,16 +76,27 @@ class EngineStats:
         return 1 - self.generated_tokens / self.decode_positions if self.decode_positions else 0.0
 
 
+def always() -> bool:
+    """Say yes."""
+    return True
+
+
 class Engine(Protocol):
     """Generates the rows of one bucket at a time."""
 
     stats: EngineStats
 
     def generate(
-        self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
+        self,
+        requests: Sequence[Request],
+        width: int,
+        batch_rows: int,
+        should_stop: Callable[[], bool],
+        may_begin: Callable[[], bool] = always,
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index into `requests`, completion) as rows finish.
 
-        Prompts are computed `width` positions wide, at most `batch_rows` at once. Ends early, without the rows in
-        flight, once `should_stop()`. Raises TryAgain if not even the smallest batch fits into memory.
+        Prompts are computed `width` positions wide, at most `batch_rows` at once. No row is begun unless
+        `may_begin()`; those in flight are finished. Ends early, without the rows in flight, once `should_stop()`.
+        Raises TryAgain if not even the smallest batch fits into memory.
         """

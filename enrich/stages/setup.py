@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 import enrich
 from enrich.catalog import Catalog, RoleOptions
 from enrich.catalog.sharded import ShardOfCatalog
@@ -27,9 +29,11 @@ from enrich.engine.protocol import Engine, EngineStats, SamplingParams
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import CatalogError, ConfigError, Interrupted
 from enrich.keys import digest
+from enrich.listing import Listing, most_characters
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
-from enrich.quality import clean_text
+from enrich.quality import Rulebook, clean_text
+from enrich.rulebooks import rulebooks
 
 log = logging.getLogger("enrich")
 
@@ -77,6 +81,29 @@ class Run:
         """Return how a product is put to the model."""
         return self.wordings[self.categories.of(product)]
 
+    @cached_property
+    def rulebooks(self) -> dict[Category, Rulebook]:
+        """The categories' rules, the run's own settings over them. Raises ConfigError if one can't be."""
+        most = most_characters(self.config.channels or ())
+        settings = {"max_characters": str(most)} if most else {}
+        return rulebooks(self.categories, settings | self.config.rule_settings(), strict_facts=self.config.strict_facts)
+
+    def rulebook(self, product: Product) -> Rulebook:
+        """Return the rules for a product."""
+        return self.rulebooks[self.categories.of(product)]
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The columns that are added for shops and channels."""
+        config = self.config
+        return Listing(seo=config.seo, channels=config.channels or (), overwrite=config.overwrite)
+
+    @property
+    def rules_digest(self) -> str:
+        """Hash what becomes of the models' texts: every category's rules, and how often a text is tried."""
+        books = sorted((category.name, book.digest) for category, book in self.rulebooks.items())
+        return digest([str(self.config.max_attempts), *(part for book in books for part in book)])
+
     @property
     def form(self) -> dict[str, Any]:
         """How a text is made of prompt and completion, if it is not the completion alone; for keys."""
@@ -98,6 +125,19 @@ class Run:
     def beside_output(self, suffix: str) -> Path:
         """Return the output's path with something put behind its name."""
         return self.config.output_path.with_name(self.config.output_path.name + suffix)
+
+    @property
+    def previous_path(self) -> Path:
+        """Where the texts of the run before are."""
+        return Path(self.config.previous) if self.config.previous else self.config.published_path
+
+    @cached_property
+    def published_schema(self) -> pa.Schema:
+        """The catalog's columns and those of the listing. Raises CatalogError if one can't be filled."""
+        try:
+            return self.listing.extend(self.catalog.schema)
+        except CatalogError as error:
+            raise CatalogError(f"{self.config.catalog}: {error}") from error
 
     @property
     def longest_prompt(self) -> int:
@@ -155,7 +195,11 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     if template is None and files.template is not None:
         template = files.template
         compile_template(template, f"of model {files.name}")
-    return Run(config, catalog, files, Categories(template), params, should_stop, deadline)
+    categories = Categories(template, Path(config.categories) if config.categories else None)
+    run = Run(config, catalog, files, categories, params, should_stop, deadline)
+    run.rulebooks  # noqa: B018 - a setting that can't be is to be told before anything is read
+    run.published_schema  # noqa: B018 - nor a column that can't be filled
+    return run
 
 
 def _check_columns(catalog: Catalog, config: RunConfig) -> None:
@@ -175,7 +219,10 @@ def _check_columns(catalog: Catalog, config: RunConfig) -> None:
 def fingerprint(run: Run) -> dict[str, Any]:
     """Return what the texts depend on, save for the number format, which is not known before torch is loaded."""
     systems = [wording.system for wording in run.wordings.values()] if run.config.chat else []
-    options = run.config.text_options() | {"template": digest([*run.categories.sources(), *systems])} | run.form
+    options = run.config.text_options() | run.form
+    options |= {"template": digest([*run.categories.sources(), *systems]), "rules": run.rules_digest}
+    for folded in ("categories", "max_attempts", "strict_facts"):  # in one of the two digests
+        del options[folded]
     return {
         "enrich version": enrich.__version__,
         "catalog content": run.catalog.identity,
@@ -187,16 +234,17 @@ def fingerprint(run: Run) -> dict[str, Any]:
 def open_checkpoint(run: Run) -> Checkpoint:
     """Open the run's checkpoint, or begin one.
 
-    One that was begun with another catalog is set aside: what it holds is found by key. Raises CheckpointMismatch if
-    it was begun with other options.
+    One that was begun with another catalog or other rules is set aside: what it holds is found by key. Raises
+    CheckpointMismatch if it was begun with other options.
     """
     config = run.config
     bound_to = fingerprint(run) | {"dtype": run.dtype}
     directory, left_behind = run.beside_output(CHECKPOINT), run.beside_output(LEFT_BEHIND)
     if config.restart:
         shutil.rmtree(left_behind, ignore_errors=True)
-    elif Checkpoint.set_aside(directory, bound_to, but="catalog content", aside=left_behind):
-        log.info("the catalog has changed since the run in %s was broken off; its texts are reused", directory)
+    elif changed := Checkpoint.set_aside(directory, bound_to, but=("catalog content", "rules"), aside=left_behind):
+        what = " and the ".join(name.removesuffix(" content") for name in changed)
+        log.info("the %s changed since the run in %s was broken off; its texts are reused", what, directory)
     checkpoint = Checkpoint.open(
         directory,
         bound_to,
