@@ -61,7 +61,7 @@ train-default: $(VENV)/.dev ## Train the embedded model anew: make train-default
 	@test -f "$(CORPUS)/retail_demo_store.parquet" -a -f "$(CORPUS)/vespa_ecommerce.parquet" || { echo "CORPUS=DIRECTORY names where retail_demo_store.parquet and vespa_ecommerce.parquet lie; docs/models.md says where they come from"; exit 2; }
 	$(BIN)/python jobs/home_mini $(CORPUS)/retail_demo_store.parquet $(CORPUS)/vespa_ecommerce.parquet build/home-mini-data
 	$(BIN)/enrich finetune build/home-mini-data/training.parquet $(TRAINING) --template jobs/home_mini/prompt.j2 --from-scratch mini --steps $(STEPS) --learning-rate 3e-3 --warmup-steps 500 --dropout 0.1 -o build/home-mini-begun
-	$(BIN)/enrich finetune build/home-mini-data/finishing.parquet $(TRAINING) --base build/home-mini-begun --steps $(FINISHING_STEPS) --learning-rate 8e-4 --warmup-steps 100 --word-dropout 0.1 -o build/home-mini
+	$(BIN)/enrich finetune build/home-mini-data/finishing.parquet $(TRAINING) --base build/home-mini-begun --steps $(FINISHING_STEPS) --learning-rate 8e-4 --warmup-steps 100 --word-dropout 0.1 --calibrate --temperature 0.35 -o build/home-mini
 
 clean: ## Remove the virtual environment and what was built
 	rm -rf $(VENV) $(AIRFLOW_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)

@@ -102,6 +102,9 @@ class RunConfig:
     strict_facts: bool = _option(
         False, "Generate a text again also if it says what its row merely does not state.", text=True
     )
+    grounded: bool = _option(
+        False, "Never draw digits that the row does not have, or banned words, rather than try again.", text=True
+    )
     seo: bool = _option(
         False, "Add meta_title, meta_description, keywords, slug and readability; needs the extra `seo`.", text=True
     )

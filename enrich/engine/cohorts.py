@@ -61,6 +61,7 @@ class _Cohort:
         self._most = np.array([row.most for row in rows])
         seeds = torch.tensor([[row.request.seed] for row in rows])
         attempts = torch.tensor([[row.request.attempt] for row in rows])
+        self._forbidden = sampling.forbidden_mask([row.request for row in rows], forward.vocabulary)
         self._uniforms = sampling.uniform(seeds, attempts, torch.arange(params.max_new_tokens)).numpy()
         self._filled = _stepped(max(lengths))
         self._look()
@@ -72,6 +73,11 @@ class _Cohort:
     def uniforms(self) -> np.ndarray:
         """The numbers that the next tokens are drawn with [M]."""
         return self._uniforms[: len(self), self.drawn]
+
+    @property
+    def forbidden(self) -> Tensor | None:
+        """Where tokens must not be drawn [M, vocabulary]; None if there are none."""
+        return None if self._forbidden is None else self._forbidden[: len(self)]
 
     def _new_cache(self, length: int) -> Tensor:
         # numpy leaves zeros to the kernel: memory is only taken for the positions that are reached.
@@ -187,6 +193,8 @@ class _Cohort:
         if place != last:
             self._cache[:, :, place, :, : self._filled] = self._cache[:, :, last, :, : self._filled]
             self._mask[place] = self._mask[last]
+            if self._forbidden is not None:
+                self._forbidden[place] = self._forbidden[last]
             self.rows[place] = self.rows[last]
             for values in (self.tokens, self.positions, self._most, self.generated, self._uniforms):
                 values[place] = values[last]
@@ -265,6 +273,8 @@ class CohortBatch:
             hidden = forward.advance(layer, hidden, attended)
         logits = forward.logits(hidden)[:active]
         for cohort, begin, end in parts:
+            if cohort.forbidden is not None:
+                logits[begin:end].masked_fill_(cohort.forbidden, -torch.inf)
             generated = torch.from_numpy(cohort.generated[: len(cohort), : cohort.drawn])
             sampling.penalize_(logits[begin:end], generated, self._params.repetition_penalty)
         uniforms = torch.from_numpy(np.concatenate([cohort.uniforms for cohort in cohorts]))

@@ -68,6 +68,7 @@ class ContinuousEngine:
             yield from self._in_cohorts(self._forward, requests, width, batch_rows, should_stop, may_begin)
             return
         waiting = deque(enumerate(requests))
+        forbids = any(request.forbidden for request in requests)
         while waiting and not should_stop() and may_begin():
             # On a CPU no more slots than there are rows; elsewhere bits depend on their number, so it stays the same.
             most = self._room.rows(batch_rows)
@@ -75,6 +76,8 @@ class ContinuousEngine:
             batch = None
             try:
                 batch = _Batch(self._model, self._params, self.stats, self._ends, self._room, width, slots, self._steps)
+                if forbids:
+                    batch.heed_forbidden()
                 yield from batch.run(waiting, should_stop, may_begin)
             except (MemoryError, RuntimeError) as error:
                 if batch:
@@ -160,7 +163,13 @@ class _Batch:
         causal = torch.full((width, width), self._lowest, dtype=model.dtype, device=device).triu(1)
         self._causal_mask = causal[None, None]
         self._prefill_positions = torch.arange(width, device=device)[None]
+        self._forbidden: Tensor | None = None  # [S, V], once there is something to heed
         self._graph: Any = None
+
+    def heed_forbidden(self) -> None:
+        """Make room for what rows must not draw."""
+        vocabulary = self._model.get_output_embeddings().weight.shape[0]
+        self._forbidden = torch.zeros(self._slots, vocabulary, dtype=torch.bool, device=self._tokens.device)
 
     def give_back(self) -> list[tuple[int, Request]]:
         """Return the rows that have not finished, as if they had never been taken."""
@@ -219,6 +228,9 @@ class _Batch:
             self._put(self._tokens, slots, [request.prompt_token_ids[-1] for _, _, request in taken])
             self._put(self._cache.positions, slots, [length - 1 for length in lengths])
             self._put(self._counts, slots, [0] * len(taken))
+            if self._forbidden is not None:
+                mask = sampling.forbidden_mask([request for _, _, request in taken], self._forbidden.shape[1])
+                self._forbidden[slots] = False if mask is None else mask.to(device)
             self._put(self._seeds, slots, [request.seed for _, _, request in taken])
             self._put(self._attempts, slots, [request.attempt for _, _, request in taken])
             self._stats.prompt_tokens += sum(lengths)
@@ -260,6 +272,8 @@ class _Batch:
             past_key_values=self._cache,
             use_cache=True,
         ).logits[:, -1]
+        if self._forbidden is not None:
+            logits = logits.masked_fill(self._forbidden, -torch.inf)
         uniforms = sampling.uniform(self._seeds, self._attempts, self._counts)
         tokens = sampling.choose(logits.float(), self._generated, uniforms, self._params, self._counts)
         self._generated.scatter_(1, self._counts.clamp(max=self._params.max_new_tokens)[:, None], tokens[:, None])
@@ -304,6 +318,7 @@ class _Batch:
         self._recent = self._recent.new_zeros(self._steps, slots)
         self._tokens, self._counts, self._seeds = map(shrunk, (self._tokens, self._counts, self._seeds))
         self._attempts, self._generated = map(shrunk, (self._attempts, self._generated))
+        self._forbidden = None if self._forbidden is None else shrunk(self._forbidden)
         filler = slots - len(kept)
         self._rows = [*(self._rows[slot] for slot in kept), *[None] * filler]
         self._drawn = [*(self._drawn[slot] for slot in kept), *([] for _ in range(filler))]

@@ -28,6 +28,7 @@ class Forward(Protocol):
     kv_heads: int
     group: int  # queries of each key-value head
     head_size: int
+    vocabulary: int
     scale: float
     is_small: bool  # so that several threads may each read all of the weights
 
@@ -66,6 +67,7 @@ class Gpt2Forward:
         self.is_small = sum(weight.nbytes for weight in model.parameters()) <= _SMALL_BYTES
         self._epsilon = config.layer_norm_epsilon
         self._activate = _ACTIVATIONS[config.activation_function]
+        self.vocabulary = model.lm_head.weight.shape[0]
         self._words, self._places = body.wte.weight.detach(), body.wpe.weight.detach()
         self._blocks = [
             [

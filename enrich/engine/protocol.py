@@ -27,13 +27,14 @@ class SamplingParams:
 class Request:
     """One row's prompt and the seed of its random stream; `attempt` picks another part of the stream.
 
-    `max_new_tokens` cuts this row shorter than the parameters would.
+    `max_new_tokens` cuts this row shorter than the parameters would; `forbidden` token ids are never drawn.
     """
 
     prompt_token_ids: tuple[int, ...]
     seed: int
     attempt: int = 1
     max_new_tokens: int | None = None
+    forbidden: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

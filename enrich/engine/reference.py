@@ -101,9 +101,16 @@ class _RowStreams(LogitsProcessor):  # type: ignore[misc]
         self._attempts = torch.tensor([request.attempt for request in requests], device=device)
         self._width = width
         self._params = params
+        self._requests = requests
+        self._forbidden: Tensor | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         generated = input_ids[:, self._width :]
+        if not generated.shape[1]:
+            mask = sampling.forbidden_mask(self._requests, scores.shape[1])
+            self._forbidden = mask if mask is None else mask.to(scores.device)
+        if self._forbidden is not None:
+            scores = scores.masked_fill(self._forbidden, -torch.inf)
         uniforms = sampling.uniform(self._seeds, self._attempts, generated.shape[1])
         tokens = sampling.choose(scores.float(), generated, uniforms, self._params)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)

@@ -7,11 +7,13 @@ that top-k and top-p leave.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from enrich.engine.protocol import SamplingParams
+from enrich.engine.protocol import Request, SamplingParams
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -64,6 +66,16 @@ def penalize_(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Ten
         return logits
     scores = logits.gather(1, generated)
     return logits.scatter_(1, generated, torch.where(scores > 0, scores / penalty, scores * penalty))
+
+
+def forbidden_mask(requests: Sequence[Request], vocabulary: int) -> Tensor | None:
+    """Return where rows have tokens that they must not draw: bool [rows, vocabulary], or None if they have none."""
+    if not any(request.forbidden for request in requests):
+        return None
+    mask = torch.zeros(len(requests), vocabulary, dtype=torch.bool)
+    for row, request in enumerate(requests):
+        mask[row, list(request.forbidden)] = True
+    return mask
 
 
 def choose(

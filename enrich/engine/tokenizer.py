@@ -57,6 +57,10 @@ class Tokenizer:
         prompt = self.decode(prompt_token_ids)
         return self.decode([*prompt_token_ids, *token_ids])[len(prompt) :]
 
+    def token_texts(self) -> list[str]:
+        """Return what each token id stands for by itself, special tokens for nothing."""
+        return [self.decode([token_id]) for token_id in range(len(self._tokenizer))]
+
     @property
     def end_token_id(self) -> int | None:
         """Return the end-of-text token's id."""

@@ -56,8 +56,13 @@ class _Trial:
     row: Row
     tries: list[_Try] = field(default_factory=list)
 
-    def next_request(self) -> Request:
-        return Request(self.row.prompt.token_ids, seed_of(self.row.key), len(self.tries) + 1)
+    def next_request(self, run: Run) -> Request:
+        row = self.row
+        forbidden: tuple[int, ...] = ()
+        if run.grounding is not None:
+            limits = run.rulebook(row.prompt.product).limits
+            forbidden = run.grounding.forbidden(row.prompt.text, (*limits.banned, *limits.claims))
+        return Request(row.prompt.token_ids, seed_of(row.key), len(self.tries) + 1, forbidden=forbidden)
 
     @property
     def best(self) -> _Try:
@@ -117,7 +122,7 @@ def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: 
         waiting = [_Trial(window[index]) for index in bucket.items]
         while waiting:
             again = []
-            requests = [trial.next_request() for trial in waiting]
+            requests = [trial.next_request(run) for trial in waiting]
             try:
                 for index, completion in _completions(run, requests, bucket.edge, checkpoint):
                     trial = waiting[index]

@@ -28,6 +28,7 @@ from enrich.engine.loading import load_model, pick_device, pick_dtype
 from enrich.engine.protocol import Engine, EngineStats, SamplingParams
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import CatalogError, ConfigError, Interrupted
+from enrich.grounding import Grounding
 from enrich.keys import digest
 from enrich.listing import Listing, most_characters
 from enrich.product import Product
@@ -93,6 +94,11 @@ class Run:
         return self.rulebooks[self.categories.of(product)]
 
     @cached_property
+    def grounding(self) -> Grounding | None:
+        """What texts must not have, if they are to be held to that while they are generated."""
+        return Grounding(self.tokenizer.token_texts()) if self.config.grounded else None
+
+    @cached_property
     def listing(self) -> Listing:
         """The columns that are added for shops and channels."""
         config = self.config
@@ -107,7 +113,8 @@ class Run:
     @property
     def form(self) -> dict[str, Any]:
         """How a text is made of prompt and completion, if it is not the completion alone; for keys."""
-        return {"continues_prompt": True} if self.continues_prompt else {}
+        form = {"continues_prompt": self.continues_prompt, "grounded": self.config.grounded}
+        return {name: True for name, holds in form.items() if holds}
 
     @property
     def continues_prompt(self) -> bool:

@@ -235,3 +235,20 @@ def test_a_model_that_forgets_is_left_to_the_reference_engine() -> None:
         "mistral", vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, sliding_window=8
     )
     assert not can_run(AutoModelForCausalLM.from_config(config))
+
+
+def test_what_a_row_forbids_is_never_drawn_and_all_engines_agree(model) -> None:
+    """Some rows forbid what they would draw; the others' tokens stay as they are."""
+    requests = make_requests(20)
+    plain = run(make_engine(ContinuousEngine, model, SAMPLED), requests, 16)
+    drawn = [set(completion.token_ids) for completion in plain]
+    grounded = [
+        replace(request, forbidden=tuple(sorted(drawn[n] - set(ENDS)))) if n % 2 else request
+        for n, request in enumerate(requests)
+    ]
+    found = run(make_engine(ContinuousEngine, model, SAMPLED), grounded, 16)
+    assert found == run(make_engine(ReferenceEngine, model, SAMPLED), grounded, 16)
+    assert [one for n, one in enumerate(found) if n % 2 == 0] == [one for n, one in enumerate(plain) if n % 2 == 0]
+    for completion, request in zip(found, grounded, strict=True):
+        assert not set(completion.token_ids) & set(request.forbidden)
+    assert sum(bool(completion.token_ids) for completion in found[1::2]) > 3
