@@ -38,6 +38,7 @@ from enrich.stages.setup import (
 )
 from enrich.stages.survey import survey_catalog
 from enrich.summary import Summary, total
+from enrich.usage import total_usage
 
 log = logging.getLogger("enrich")
 
@@ -170,7 +171,8 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
             )
             profiles = [(Profile.read(fact), fact["summary"]["rows"]) for fact in facts.values()]
             profile = Profile.mean([(part, count) for part, count in profiles if part is not None])
-            writer.finish(rows, first | {"summary": asdict(summary), "shard": None, "profile": profile.as_dict()})
+            whole = {"summary": asdict(summary), "shard": None, "profile": profile.as_dict()}
+            writer.finish(rows, first | whole | {"buckets": total_usage(facts.values())})
             changes_writer.publish()
             if writer.is_as_published():
                 summary = replace(summary, unchanged=True)

@@ -97,6 +97,7 @@ def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: 
             seconds = time.monotonic() - started
             run.generating_seconds += seconds
             run.deadline.learn(positions, seconds)
+            run.meter.note(bucket.edge, len(batch), run.stats, seconds)
     return True
 
 

@@ -30,6 +30,7 @@ from enrich.keys import digest
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
 from enrich.quality import clean_text
+from enrich.usage import Meter
 
 log = logging.getLogger("enrich")
 
@@ -50,6 +51,7 @@ class Run:
     deadline: Deadline
     stats: EngineStats = field(default_factory=EngineStats)
     generating_seconds: float = 0.0
+    meter: Meter = field(default_factory=Meter)
     model: Any = None  # its weights, if they were loaded before the run
 
     @cached_property
