@@ -615,6 +615,33 @@ def finetune(
 
 
 @main.command()
+@click.option("--model", default="home-mini", show_default=True, help="As for `enrich run`.", envvar="ENRICH_MODEL")
+@click.option("--revision", help="Branch, tag or commit of a hub model.", envvar="ENRICH_REVISION")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where to compute.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 lets others in.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="Port; 0 for any.")
+def demo(model: str, revision: str | None, device: str, host: str, port: int) -> None:
+    """Serve a page on which a model writes live, for this machine alone unless --host says otherwise.
+
+    Type a prompt or describe a product, watch the text come, see what would be published of it, compare three attempts,
+    or upload a small catalog and get it back enriched. Nothing is sent elsewhere. Needs the extra `demo`:
+    pip install 'enrich[demo]'
+
+    \b
+    Examples:
+      enrich demo
+      enrich demo --model ./my-model --port 8000
+    """
+    _set_up_logging(quiet=True, verbose=False)
+    from enrich import demo as page
+
+    page.check_available()
+    from enrich.workbench import Workbench
+
+    page.serve(Workbench(model, revision=revision, device=device), host=host, port=port, say=click.echo)
+
+
+@main.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.argument("catalog", type=click.Path(path_type=Path))
 @click.option("--texts", "num_texts", type=click.IntRange(1), default=500, show_default=True, help="Texts to generate.")
