@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from enrich.generation import Outcome
 from enrich.outcomes import OUTCOME_SCHEMA, outcome_table
 
 PROGRESS = "progress.json"  # how far the run is, for `enrich status`; nothing depends on it
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,18 @@ class Checkpoint:
             durable.publish(temporary, manifest)
 
     @staticmethod
-    def set_aside(directory: Path, fingerprint: Mapping[str, Any], *, but: str, aside: Path) -> bool:
-        """Move the parts of a checkpoint to `aside` if its fingerprint differs in the field `but` and in no other.
+    def set_aside(directory: Path, fingerprint: Mapping[str, Any], *, but: Collection[str], aside: Path) -> list[str]:
+        """Move the parts of a checkpoint to `aside` if its fingerprint differs in fields among `but` and in no other.
 
-        They keep their keys, by which their texts can be found. Returns whether there was something to move.
+        They keep their keys, by which their texts can be found. Returns those fields, none if nothing was moved.
         """
         manifest = directory / "manifest.jsonl"
         if not manifest.exists():
-            return False
+            return []
         header, listed, _ = _read_manifest(manifest)
-        if _differences(header["fingerprint"], fingerprint) != [but]:
-            return False
+        differences = _differences(header["fingerprint"], fingerprint)
+        if not set(differences) <= set(but) or not differences:
+            return []
         aside.mkdir(exist_ok=True)
         for part in listed:
             path = directory / part.name
@@ -147,7 +148,7 @@ class Checkpoint:
                 path.replace(aside / f"{header['run_id']}-{part.name}")
         durable.sync_directory(aside)
         shutil.rmtree(directory)
-        return True
+        return differences
 
     @property
     def num_listed(self) -> int:

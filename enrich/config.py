@@ -56,6 +56,9 @@ class RunConfig:
     template: str | None = _option(
         None, "Jinja2 file to render prompts with, in place of the categories' own.", text=True
     )
+    categories: str | None = _option(
+        None, "Directory of category files, over and beside the built-in ones (see `enrich categories`).", text=True
+    )
     chat: bool | None = _option(
         None,
         "Put prompts through the model's chat template, or don't.  [default: where the model has one]",
@@ -89,6 +92,15 @@ class RunConfig:
     )
     delimiter: str | None = _option(None, "CSV delimiter.  [default: found]", text=True)
     encoding: str | None = _option(None, "CSV encoding.  [default: UTF-8, else cp1252]", text=True)
+    rules: tuple[str, ...] | None = _option(
+        None,
+        "Limits and severities of the rules for texts, such as max_words=80,shouting=flag (see `enrich rules`).",
+        text=True,
+    )
+    max_attempts: int = _option(3, "Times that a text is generated until it breaks no rule of weight.", text=True)
+    strict_facts: bool = _option(
+        False, "Generate a text again also if it says what its row merely does not state.", text=True
+    )
     device: str = _option("auto", "Where to run the model.", choices=DEVICES)
     dtype: str = _option("auto", "Number format of the weights; auto: bfloat16 where it is fast.", choices=DTYPES)
     batch_size: int = _option(64, "Rows generated at once; halved by itself when memory runs out.")
@@ -133,6 +145,9 @@ class RunConfig:
             "repetition_penalty",
             "must be above 0 (1 is off)",
         )
+        self._check(1 <= self.max_attempts <= 99, "max_attempts", "must be from 1 to 99")
+        for setting in self.rules or ():
+            self._check("=" in setting, "rules", f"{setting!r} should be a name and a value, such as max_words=80")
         self._check(0 <= self.seed < 2**63, "seed", "must be from 0 to 2^63 - 1")
         self._check(self.limit is None or self.limit >= 1, "limit", "must be at least 1")
         self._check(self.batch_size >= 1, "batch_size", "must be at least 1")
@@ -251,6 +266,11 @@ class RunConfig:
         names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty")
         return {name: getattr(self, name) for name in names}
 
+    def rule_settings(self) -> dict[str, str]:
+        """Return what `rules` sets, by name."""
+        split = (setting.partition("=") for setting in self.rules or ())
+        return {name.strip().replace("-", "_"): value.strip() for name, _, value in split}
+
     def text_options(self) -> dict[str, Any]:
         """Return the options on which the generated texts depend."""
         return {
@@ -317,12 +337,18 @@ def read_config(file: Path) -> dict[str, Any]:
                 hint = "name the catalog on the command line"
             raise ConfigError(f"{file}: unknown option {name!r}; {hint}")
         wanted = str(options[key].type)
+        if key == "rules" and isinstance(value, dict):
+            value = [f"{rule}={_setting(set_to)}" for rule, set_to in value.items()]
         if not _fits(value, wanted):
             raise ConfigError(f"{file}: {name} = {value!r} should be {_described(wanted)}")
         if key in values:
             raise ConfigError(f"{file}: {key} is given twice, with a dash and with an underscore")
         values[key] = value
     return values
+
+
+def _setting(value: Any) -> str:
+    return "|".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _fits(value: Any, wanted: str) -> bool:

@@ -145,7 +145,7 @@ def _write(name: str, model: Any, catalog: Path, settings: dict[str, Any]) -> tu
         output = Path(directory) / "texts.parquet"
         config = RunConfig(
             str(catalog), str(output), model=name, overwrite=True, output_column="description", max_quarantined="100%",
-            **settings,
+            rules=("all=off",), max_attempts=1, **settings,
         )  # fmt: skip
         summary = job.run(config, model=model)
         rows = pl.read_parquet(output, columns=["description", "generation"]).rows(named=True)

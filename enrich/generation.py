@@ -40,12 +40,25 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """A text that was not good enough; `failures` are the rules that it breaks, each as (rule, severity, reason)."""
+
+    attempt: int
+    text: str
+    failures: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one row that was not simply kept: its text, or None, and how it came by it."""
+    """What became of one row that was not simply kept: its text, or None, and how it came by it.
+
+    A quarantined row has all its `attempts`.
+    """
 
     ordinal: int
     text: str | None
     generation: Generation
+    attempts: tuple[Attempt, ...] = ()
 
 
 def text_digest(text: str) -> str:

@@ -23,8 +23,10 @@ from enrich.lock import forget, only_run
 from enrich.merge import check_alike, find_shards, merged
 from enrich.output import METADATA_KEY, OutputWriter, facts_or_none, is_intact, read_facts
 from enrich.progress import Progress
+from enrich.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
 from enrich.shard import ROW, Shard
 from enrich.stages.generate import generate, plan_rows
+from enrich.stages.judging import judge_again
 from enrich.stages.publish import publish
 from enrich.stages.setup import (
     CHECKPOINT,
@@ -67,6 +69,7 @@ def run(
             resumed = checkpoint.num_done
             if resumed:
                 log.info("resuming: %s rows found done in %s", f"{resumed:,}", checkpoint.directory)
+            survey = judge_again(run, survey, checkpoint)
             finished = True
             with Progress(survey.to_do, resumed, bar=show_bar, state=checkpoint.directory / PROGRESS) as progress:
                 for window in plan_rows(run, survey, checkpoint):
@@ -120,6 +123,7 @@ def _left_alone(run: Run, facts: dict[str, Any], started: float) -> Summary:
     return replace(
         before,
         generated=0,
+        retried=0,
         reused=before.generated + before.reused,
         prompt_tokens=0,
         generated_tokens=0,
@@ -157,7 +161,9 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
         with (
             OutputWriter(output, source, column) as writer,
             ChangesWriter(changes, output, source, id_column, column) as changes_writer,
+            QuarantineWriter(output, output) as quarantine_writer,
         ):
+            quarantined: list[dict[str, Any]] = []
             for table in merged(list(shards.values())):
                 batches = table.to_batches()
                 for batch in batches:
@@ -171,9 +177,15 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
             )
             profiles = [(Profile.read(fact), fact["summary"]["rows"]) for fact in facts.values()]
             profile = Profile.mean([(part, count) for part, count in profiles if part is not None])
+            for path in shards.values():
+                lines = list(read_quarantine(quarantine_path(path)))
+                places = pq.read_table(path, columns=[ROW])[ROW].to_pylist() if lines else []
+                quarantined += renumbered(lines, places)
             whole = {"summary": asdict(summary), "shard": None, "profile": profile.as_dict()}
             writer.finish(rows, first | whole | {"buckets": total_usage(facts.values())})
             changes_writer.publish()
+            quarantine_writer.write_lines(quarantined)
+            quarantine_writer.publish()
             if writer.is_as_published():
                 summary = replace(summary, unchanged=True)
             else:
@@ -181,4 +193,5 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
         for path in shards.values():
             path.unlink()
             forget(path)
+            quarantine_path(path).unlink(missing_ok=True)
     return summary

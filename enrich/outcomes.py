@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrich.generation import GENERATION_TYPE, Outcome
+from enrich.generation import GENERATION_TYPE, Attempt, Generation, Outcome
 
+_FAILURE = pa.struct([("rule", pa.string()), ("severity", pa.string()), ("reason", pa.string())])
+_ATTEMPT = pa.struct([("attempt", pa.int32()), ("text", pa.string()), ("failures", pa.list_(_FAILURE))])
 OUTCOME_SCHEMA = pa.schema(
     [
         pa.field("ordinal", pa.int64(), nullable=False),
         pa.field("text", pa.string()),
         pa.field("generation", GENERATION_TYPE, nullable=False),
+        pa.field("attempts", pa.list_(_ATTEMPT)),
     ]
 )
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> pa.Table:
     """Return outcomes as a table, in the order in which they are given."""
-    rows = [{"ordinal": o.ordinal, "text": o.text, "generation": asdict(o.generation)} for o in outcomes]
+    rows = [
+        {
+            "ordinal": o.ordinal,
+            "text": o.text,
+            "generation": asdict(o.generation),
+            "attempts": list(map(_attempt_row, o.attempts)) or None,
+        }
+        for o in outcomes
+    ]
     return pa.Table.from_pylist(rows, OUTCOME_SCHEMA)
+
+
+def read_outcomes(table: pa.Table) -> Iterator[Outcome]:
+    """Yield a table's outcomes, as `outcome_table` was given them."""
+    for row in table.to_pylist():
+        generation = row["generation"]
+        generation["flags"] = tuple(generation["flags"] or ())
+        attempts = tuple(map(_attempt, row["attempts"] or ()))
+        yield Outcome(row["ordinal"], row["text"], Generation(**generation), attempts)
+
+
+def _attempt_row(attempt: Attempt) -> dict[str, Any]:
+    names = ("rule", "severity", "reason")
+    failures = [dict(zip(names, failure, strict=True)) for failure in attempt.failures]
+    return {"attempt": attempt.attempt, "text": attempt.text, "failures": failures}
+
+
+def _attempt(row: Mapping[str, Any]) -> Attempt:
+    failures = tuple((one["rule"], one["severity"], one["reason"]) for one in row["failures"])
+    return Attempt(row["attempt"], row["text"], failures)
 
 
 class OutcomeReader:

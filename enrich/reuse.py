@@ -275,6 +275,7 @@ class Carried:
                     pa.array(ordinals[begin:end]),
                     taken.column(source.text_column).cast(pa.string()),
                     _carried_over(taken.column("generation"), edited),
+                    pa.nulls(end - begin, OUTCOME_SCHEMA.field("attempts").type),
                 ]
                 yield pa.Table.from_arrays(columns, schema=OUTCOME_SCHEMA)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 _ADDED_UP = (
     "rows", "generated", "reused", "kept", "quarantined", "prompt_tokens", "generated_tokens", "resumed_rows", "edited",
-    "skipped", "pending",
+    "skipped", "pending", "retried",
 )  # fmt: skip
 
 
@@ -16,9 +16,10 @@ _ADDED_UP = (
 class Summary:
     """What a run did. Token counts are over the rows it generated, speed over those since it was last resumed.
 
-    `edited` of the kept rows have a text that a person changed in the published file. `unchanged` says that there was
-    nothing to do and the published file was left as it is; `drift` how far the texts are from those of the output that
-    was there (see `enrich.drift`), None if there was none.
+    `retried` of the generated rows needed more than one attempt. `edited` of the kept rows have a text that a person
+    changed in the published file. `unchanged` says that there was nothing to do and the published file was left as it
+    is; `drift` how far the texts are from those of the output that was there (see `enrich.drift`), None if there was
+    none.
     """
 
     rows: int
@@ -37,6 +38,7 @@ class Summary:
     edited: int = 0
     skipped: int = 0
     pending: int = 0
+    retried: int = 0
     unchanged: bool = False
     drift: float | None = None
 

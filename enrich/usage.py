@@ -18,9 +18,13 @@ class Stats(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one bucket took. Positions are those computed, tokens those of them that were wanted."""
+    """What one bucket took. Positions are those computed, tokens those of them that were wanted.
+
+    `rows` counts those that were begun, `texts` the attempts at them.
+    """
 
     rows: int = 0
+    texts: int = 0
     prompt_tokens: int = 0
     prefill_positions: int = 0
     generated_tokens: int = 0
@@ -30,6 +34,7 @@ class Usage:
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.rows + other.rows,
+            self.texts + other.texts,
             self.prompt_tokens + other.prompt_tokens,
             self.prefill_positions + other.prefill_positions,
             self.generated_tokens + other.generated_tokens,
@@ -55,12 +60,12 @@ class Meter:
         self.by_edge: dict[int, Usage] = {}
         self._last = (0, 0, 0, 0)
 
-    def note(self, edge: int, rows: int, stats: Stats, seconds: float) -> None:
-        """Count a batch: what the engine's statistics have grown by since the last one."""
+    def note(self, edge: int, rows: int, texts: int, stats: Stats, seconds: float) -> None:
+        """Count a batch of `texts` attempts, `rows` of them at new rows, by what the statistics have grown since."""
         now = (stats.prompt_tokens, stats.prefill_positions, stats.generated_tokens, stats.decode_positions)
         prompt, prefill, new, decode = (after - before for after, before in zip(now, self._last, strict=True))
         self._last = now
-        self.by_edge[edge] = self.by_edge.get(edge, Usage()) + Usage(rows, prompt, prefill, new, decode, seconds)
+        self.by_edge[edge] = self.by_edge.get(edge, Usage()) + Usage(rows, texts, prompt, prefill, new, decode, seconds)
 
     def as_list(self) -> list[dict[str, Any]]:
         """Return the usage in JSON's types, a dictionary for each bucket, narrowest first."""
@@ -78,6 +83,7 @@ def read_usage(values: Any) -> dict[int, Usage]:
             edge = int(value["edge"])
             found[edge] = found.get(edge, Usage()) + Usage(
                 int(value["rows"]),
+                int(value["texts"]),
                 int(value["prompt_tokens"]),
                 int(value["prefill_positions"]),
                 int(value["generated_tokens"]),

@@ -24,6 +24,7 @@ from enrich.product import Attribute, Product
 from enrich.prompts import Wording, compile_template
 from enrich.quality import clean_text
 from enrich.quality.highlight import Piece, highlight
+from enrich.rulebooks import rulebooks
 from enrich.summary import Summary
 
 _ROWS_AT_ONCE = 16
@@ -61,6 +62,7 @@ class Workbench:
         )
         self.params = SamplingParams(**self._config.sampling())
         self.categories = Categories(self.files.template)
+        self._rulebooks = rulebooks(self.categories, {})
         self._device = pick_device(device)
         self._tokenizer = Tokenizer(self.files, chat=bool(self._config.chat))
 
@@ -132,6 +134,7 @@ class Workbench:
         """Run a small catalog through the whole of `enrich run`. Raises what that raises."""
         config = replace(
             self._config, catalog=str(catalog), output=str(output), limit=limit, seed=seed, fresh=True, restart=True,
+            max_quarantined="100%",
             **asdict(params),
         )  # fmt: skip
         return job.run(config, model=self._model)
@@ -161,13 +164,14 @@ class Workbench:
         cleaned = clean_text(raw)
         # A prompt that was typed stands for the row that there is none of.
         row = product if product.title else replace(product, title=prompt)
+        verdict = self._rulebooks[self.categories.of(row)].judge(cleaned.text, row)
         return Draft(
             attempt=request.attempt,
             raw=raw,
             text=cleaned.text,
             flags=cleaned.flags,
-            findings=(),
-            accepted=bool(cleaned.text),
+            findings=tuple(f"{one.severity}: {one.rule}, {one.reason}" for one in verdict.failures),
+            accepted=verdict.accepted,
             finish_reason=finish_reason,
             num_tokens=len(token_ids),
             pieces=highlight(cleaned.text, row),

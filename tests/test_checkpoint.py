@@ -175,8 +175,8 @@ def test_a_manifest_that_is_none_is_refused(directory: Path, content: bytes) -> 
 def test_a_newer_format_is_refused(directory: Path) -> None:
     fill(directory, [1])
     manifest = directory / "manifest.jsonl"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(CheckpointMismatch, match="format 2"):
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(CheckpointMismatch, match="format 3"):
         open_checkpoint(directory)
 
 

@@ -74,7 +74,7 @@ def test_a_run_prints_the_mapping_and_one_json_line_last(tmp_path: Path, tiny_gp
     assert list(summary) == [
         "rows", "generated", "reused", "kept", "quarantined", "prompt_tokens", "generated_tokens", "seconds",
         "tokens_per_second", "padding_waste", "resumed_rows", "output", "run_id", "edited",
-        "skipped", "pending", "unchanged", "drift",
+        "skipped", "pending", "retried", "unchanged", "drift",
     ]  # fmt: skip
     assert summary["rows"] == 20
     assert "title=title" in done.stderr

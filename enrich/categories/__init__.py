@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,30 @@ from typing import Any
 from enrich.errors import ConfigError
 from enrich.product import Product
 
-_DIRECTORY = Path(__file__).parent
+BUILT_IN = Path(__file__).parent
 _DEFAULT = "default"
-_KEYS = {"name", "aliases", "attributes", "template", "tone", "claims"}
+# Which keys a file may have, and of what kind their values are.
+_KEYS = {
+    "name": "text",
+    "aliases": "a list of texts",
+    "attributes": "a list of texts",
+    "template": "text",
+    "tone": "text",
+    "claims": "a list of texts",
+    "rules": "a table",
+}
+_NEEDED = ("name", "aliases", "attributes")
+
+Rules = Mapping[str, str | int]
 
 
 @dataclass(frozen=True)
 class Category:
-    """How the products of one category are put to the model."""
+    """How the products of one category are put to the model, and what their texts are held to.
+
+    `tone` says in words how a text is to sound. `claims` are phrases that no text may have unless its row does, `rules`
+    names and values of limits and severities; both have those of the default category in them.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -28,6 +45,8 @@ class Category:
     template: str
     tone: str = ""
     claims: tuple[str, ...] = ()
+    rules: tuple[tuple[str, str | int], ...] = ()
+    path: Path = BUILT_IN
 
     def arrange(self, product: Product) -> Product:
         """Put the attributes that this category names first, in its order; the others stay as they were."""
@@ -41,31 +60,31 @@ class Category:
 
 
 class Categories:
-    """All categories, and which one a product belongs to. `template` replaces every category's own."""
+    """All categories, and which one a product belongs to. `template` replaces every category's own.
 
-    def __init__(self, template: str | None = None) -> None:
-        files = {path.stem: _read(path) for path in sorted(_DIRECTORY.glob("*.toml"))}
-        default_template = files[_DEFAULT]["template"]
+    The files of `directory` are added to the built-in ones; one of the same name takes its place, and what a file there
+    claims as an alias is no longer another's.
+    """
+
+    def __init__(self, template: str | None = None, directory: Path | None = None) -> None:
+        """Read the files. Raises ConfigError, naming the file, for the first that is not as it should be."""
+        files = category_files(directory)
+        data = {path.stem: read_category(path) for path in files}
+        default = data[_DEFAULT]
         self._by_name = {
-            stem: Category(
-                name=stem,
-                aliases=tuple(data["aliases"]),
-                attributes=tuple(data["attributes"]),
-                template=template or data.get("template", default_template),
-                tone=data.get("tone", ""),
-                claims=tuple(data.get("claims", ())),
-            )
-            for stem, data in files.items()
+            path.stem: _category(path, data[path.stem], default, template or default["template"], bool(template))
+            for path in files
         }
         self._default = self._by_name[_DEFAULT]
-        self._by_alias = {alias: category for category in self._by_name.values() for alias in category.aliases}
+        own = sorted(self._by_name.values(), key=lambda category: category.path.parent != BUILT_IN)
+        self._by_alias = {alias: category for category in own for alias in category.aliases}
         self._by_path: dict[str, Category] = {}
 
     def of(self, product: Product) -> Category:
         """Return a product's category by the most general level of its path that any category claims."""
         path = product.category
         if path not in self._by_path:
-            levels = (re.sub(r"[\W_]+", " ", level.lower()).strip() for level in path.split(" > "))
+            levels = (normal(level) for level in path.split(" > "))
             known = (self._by_alias[level] for level in levels if level in self._by_alias)
             self._by_path[path] = next(known, self._default)
         return self._by_path[path]
@@ -78,9 +97,69 @@ class Categories:
         return [part for c in self for part in (c.name, *c.aliases, "", *c.attributes, c.template)]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    data = tomllib.loads(path.read_text(encoding="utf-8"))
-    unknown = data.keys() - _KEYS
-    if unknown or data.get("name") != path.stem:
-        raise ConfigError(f"{path}: name must be {path.stem!r} and keys among {sorted(_KEYS)}; found {sorted(data)}")
+def category_files(directory: Path | None = None) -> list[Path]:
+    """Return the files of all categories, by name; those in `directory` in place of built-in ones of the same name.
+
+    Raises ConfigError if there are none in `directory`.
+    """
+    by_name = {path.stem: path for path in BUILT_IN.glob("*.toml")}
+    if directory is not None:
+        own = {path.stem: path for path in directory.glob("*.toml")}
+        if not own:
+            raise ConfigError(f"--categories {directory}: has no file *.toml" if directory.is_dir() else
+                              f"--categories {directory}: there is no such directory")  # fmt: skip
+        by_name |= own
+    return [by_name[name] for name in sorted(by_name)]
+
+
+def read_category(path: Path) -> dict[str, Any]:
+    """Read one category's file. Raises ConfigError, naming it, the key and what is wrong."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for key, value in data.items():
+        if key not in _KEYS:
+            close = difflib.get_close_matches(key, _KEYS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it can have {', '.join(_KEYS)}"
+            raise ConfigError(f"{path}: unknown key {key!r}; {hint}")
+        if not _fits(value, _KEYS[key]):
+            raise ConfigError(f"{path}: {key} = {value!r} should be {_KEYS[key]}")
+    for key in _NEEDED:
+        if key not in data:
+            raise ConfigError(f"{path}: {key} is missing")
+    if data["name"] != path.stem:
+        raise ConfigError(f"{path}: name = {data['name']!r} should be {path.stem!r}, as the file is called")
+    if path.stem == _DEFAULT and "template" not in data:
+        raise ConfigError(f"{path}: template is missing; other categories fall back on this one's")
+    for name, value in data.get("rules", {}).items():
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise ConfigError(f"{path}: rules.{name} = {value!r} should be a whole number or a severity")
     return data
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if kind == "a list of texts":
+        return isinstance(value, list) and all(isinstance(item, str) and item.strip() for item in value)
+    return isinstance(value, str if kind == "text" else dict)
+
+
+def _category(path: Path, data: Mapping[str, Any], default: Mapping[str, Any], template: str, told: bool) -> Category:
+    rules = {**default.get("rules", {}), **data.get("rules", {})}
+    return Category(
+        name=path.stem,
+        aliases=tuple(dict.fromkeys(map(normal, data["aliases"]))),
+        attributes=tuple(name.lower() for name in data["attributes"]),
+        template=template if told else data.get("template", template),
+        tone=data.get("tone", default.get("tone", "")),
+        claims=tuple(dict.fromkeys([*default.get("claims", ()), *data.get("claims", ())])),
+        rules=tuple(rules.items()),
+        path=path,
+    )
+
+
+def normal(name: str) -> str:
+    """Return a category's name as aliases are compared: lower-case, words with one space between them."""
+    return re.sub(r"[\W_]+", " ", name.lower()).strip()

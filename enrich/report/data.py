@@ -70,7 +70,7 @@ class BucketUse:
 class Row:
     """One row in full; `row` counts from 1. `before` is the text it had, None if that is not known.
 
-    `pieces` are the text with its facts marked.
+    `pieces` are the text with its facts marked, `findings` what the rules say of it, in words.
     """
 
     row: int
@@ -87,11 +87,12 @@ class Row:
     before: str | None
     text: str
     pieces: tuple[Piece, ...]
+    findings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag: in how many texts, in which categories, and some of them. `reasons` go with the examples."""
+    """A flag: in how many texts, in which categories, and some of them."""
 
     name: str
     rows: int

@@ -19,14 +19,18 @@ import pyarrow.parquet as pq
 
 from enrich.catalog import Products, Roles
 from enrich.categories import Categories
+from enrich.categories import Category as OfCategory
 from enrich.drift import Profile
-from enrich.errors import CatalogError
+from enrich.errors import CatalogError, ConfigError
 from enrich.generation import EDITED, GENERATED, KEPT, PENDING, QUARANTINED, REUSED, SKIPPED
 from enrich.output import METADATA_KEY, read_facts
-from enrich.product import Product
+from enrich.product import Attribute, Product
+from enrich.quality import Rulebook
 from enrich.quality.highlight import highlight
+from enrich.quarantine import quarantine_path, read_quarantine
 from enrich.report import histograms
 from enrich.report.data import (
+    Attempt,
     BucketUse,
     Category,
     Count,
@@ -42,6 +46,7 @@ from enrich.report.data import (
     Row,
 )
 from enrich.report.pace import Pace
+from enrich.rulebooks import rulebooks
 from enrich.usage import read_usage
 
 STATUSES = (GENERATED, REUSED, KEPT, QUARANTINED, SKIPPED, PENDING)
@@ -104,6 +109,7 @@ def gather(output: Output, *, before: Output | None = None, sample: int = 300, s
     counting = _Counting(output, sample, seed)
     counting.read()
     rows = _Shown(output, counting, before).rows
+    attempts = _attempts(output, {rows[ordinal].row: rows[ordinal] for ordinal in counting.quarantined.ordinals})
     summary, facts = output.facts["summary"], output.facts
     statuses = tuple(Count(name, counting.statuses[name]) for name in STATUSES if counting.statuses[name])
     texts = counting.num_texts
@@ -139,7 +145,7 @@ def gather(output: Output, *, before: Output | None = None, sample: int = 300, s
         quarantine=Quarantine(
             counting.statuses[QUARANTINED],
             _counts(counting.reasons),
-            tuple(Quarantined(rows[ordinal], ()) for ordinal in counting.quarantined.ordinals),
+            tuple(Quarantined(rows[ordinal], attempts[ordinal + 1]) for ordinal in counting.quarantined.ordinals),
         ),
         drift=_drift(facts, before),
         duplicates=counting.duplicates(rows),
@@ -151,6 +157,22 @@ def gather(output: Output, *, before: Output | None = None, sample: int = 300, s
         versions=facts.get("versions", {}),
         finished_at=facts.get("finished_at"),
     )
+
+
+def _categories(output: Output) -> Categories:
+    """Return the categories of the run, or the built-in ones if its own are not there any more."""
+    directory = output.facts["config"].get("categories")
+    return Categories(directory=Path(directory) if directory and Path(directory).is_dir() else None)
+
+
+def _rulebooks(output: Output, categories: Categories) -> dict[OfCategory, Rulebook]:
+    told = output.facts["config"]
+    settings = (setting.partition("=") for setting in told.get("rules") or ())
+    strict = bool(told.get("strict_facts"))
+    try:
+        return rulebooks(categories, {name: value for name, _, value in settings}, strict_facts=strict)
+    except ConfigError:  # of another version, or another set of categories
+        return rulebooks(categories, {})
 
 
 class _Draw:
@@ -189,7 +211,7 @@ class _Counting:
     def __init__(self, output: Output, sample: int, seed: int) -> None:
         self._output, self._seed = output, seed
         self._run_id = output.facts["summary"]["run_id"]
-        self._categories = Categories()
+        self._categories = _categories(output)
         self._names = [category.name for category in self._categories]
         self.num_rows = self.num_texts = 0
         self.statuses: Counter[str] = Counter()
@@ -360,6 +382,8 @@ class _Shown:
 
     def __init__(self, output: Output, counting: _Counting, before: Output | None) -> None:
         self._output, self._before = output, {}
+        self._categories = _categories(output)
+        self._rulebooks = _rulebooks(output, self._categories)
         wanted = np.array(counting.shown, np.int64)
         table = _taken(output, wanted)
         roles = output.roles
@@ -376,6 +400,8 @@ class _Shown:
 
     def _row(self, ordinal: int, product: Product, text: str, record: Mapping[str, Any]) -> Row:
         shown = _cut(text, _LONGEST_TEXT)
+        flags = tuple(record["flags"] or ())
+        failures = self._rulebooks[self._categories.of(product)].judge(text, product).failures if flags and text else ()
         before = self._text_before(product, record["status"], text)
         return Row(
             row=ordinal + 1,
@@ -387,7 +413,7 @@ class _Shown:
                 for attribute in product.attributes[:_MOST_ATTRIBUTES]
             ),
             status=record["status"],
-            flags=tuple(record["flags"] or ()),
+            flags=flags,
             attempt=record["attempt"],
             finish_reason=record["finish_reason"],
             prompt_tokens=record["prompt_tokens"],
@@ -395,6 +421,7 @@ class _Shown:
             before=None if before is None else _cut(before, _LONGEST_TEXT),
             text=shown,
             pieces=highlight(shown, product),
+            findings=tuple(f"{one.rule}: {_cut(one.reason, _LONGEST_CELL)}" for one in failures),
         )
 
     def _text_before(self, product: Product, status: str, text: str) -> str | None:
@@ -406,6 +433,27 @@ class _Shown:
         if status == KEPT:
             return text
         return None if self._output.facts["config"].get("overwrite") else ""
+
+
+def _attempts(output: Output, rows: Mapping[int, Row]) -> Mapping[int, tuple[Attempt, ...]]:
+    """Return the attempts at some quarantined rows, by the row's number, from the file beside the output."""
+    found: dict[int, tuple[Attempt, ...]] = defaultdict(tuple)
+    for line in read_quarantine(quarantine_path(output.path)):
+        row = rows.get(int(line["row"]))
+        if row is not None:
+            product = Product(
+                row.row - 1, row.id, row.title, row.category, tuple(Attribute(*pair) for pair in row.attributes), ""
+            )
+            found[row.row] = tuple(_attempt(one, product) for one in line["attempts"] if isinstance(one, dict))
+    return found
+
+
+def _attempt(one: Mapping[str, Any], product: Product) -> Attempt:
+    text = _cut(str(one.get("text") or ""), _LONGEST_TEXT)
+    failures = (f"{failure.get('rule')}: {failure.get('reason')}" for failure in one.get("failures") or ())
+    return Attempt(
+        int(one.get("attempt") or 0), text, highlight(text, product), tuple(_cut(f, _LONGEST_CELL) for f in failures)
+    )
 
 
 def _taken(output: Output, wanted: np.ndarray) -> pa.Table:

@@ -1,10 +1,10 @@
-"""Generation: the rows to do are planned a window at a time, and generated bucket by bucket."""
+"""Generation: the rows to do are planned a window at a time, and generated bucket by bucket until each is settled."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,12 +12,12 @@ import numpy as np
 from enrich import buckets
 from enrich.checkpoint import Checkpoint
 from enrich.engine.protocol import Completion, Request
-from enrich.generation import GENERATED, QUARANTINED, SKIPPED, Generation, Outcome, text_digest
+from enrich.generation import GENERATED, QUARANTINED, SKIPPED, Attempt, Generation, Outcome, text_digest
 from enrich.keys import seed_of
 from enrich.product import Product
 from enrich.progress import Progress
 from enrich.prompts import Prompt, PromptBuilder
-from enrich.quality import clean_text
+from enrich.quality import SENTENCE_DROPPED, Severity, Verdict, clean_text, mend
 from enrich.stages.setup import Run, committed, stop_if_asked
 from enrich.stages.survey import Survey
 
@@ -28,6 +28,10 @@ _WINDOW_ROWS = 32_768
 _BATCHES_AT_ONCE = 4
 
 
+class _TimeIsUp(Exception):
+    """There is no time for another batch before the deadline."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row that waits for its text."""
@@ -35,6 +39,38 @@ class Row:
     ordinal: int
     key: str
     prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One attempt at a row's text and what the rules say of it."""
+
+    request: Request
+    completion: Completion
+    text: str
+    flags: tuple[str, ...]
+    verdict: Verdict
+
+
+@dataclass(slots=True)
+class _Trial:
+    """A row and the attempts at its text so far."""
+
+    row: Row
+    tries: list[_Try] = field(default_factory=list)
+
+    def next_request(self) -> Request:
+        return Request(self.row.prompt.token_ids, seed_of(self.row.key), len(self.tries) + 1)
+
+    @property
+    def best(self) -> _Try:
+        """The attempt with the least severe failures, then the fewest, then the first."""
+        return min(self.tries, key=lambda one: one.verdict.rank)
+
+    def is_settled(self, max_attempts: int) -> bool:
+        """Say whether there is nothing to be won by another attempt, or none is left."""
+        last = self.tries[-1].verdict
+        return last.accepted or last.severity == Severity.QUARANTINE or len(self.tries) >= max_attempts
 
 
 def plan_rows(run: Run, survey: Survey, checkpoint: Checkpoint) -> Iterator[list[Row]]:
@@ -53,13 +89,13 @@ def plan_rows(run: Run, survey: Survey, checkpoint: Checkpoint) -> Iterator[list
                 generation = Generation(SKIPPED, flags=("variant",), run_id=checkpoint.run_id)
                 checkpoint.add(Outcome(product.ordinal, product.description or None, generation))
             else:
-                checkpoint.add(_quarantined(product, "no_title", checkpoint.run_id))
+                checkpoint.add(_unusable(product, "no_title", checkpoint.run_id))
         for prompt in builder.build(to_do):
             if prompt.token_ids:
                 ordinal = prompt.product.ordinal
                 window.append(Row(ordinal, survey.wanted.key(ordinal), prompt))
             else:
-                checkpoint.add(_quarantined(prompt.product, "prompt_too_long", checkpoint.run_id))
+                checkpoint.add(_unusable(prompt.product, "prompt_too_long", checkpoint.run_id))
         if len(window) >= _WINDOW_ROWS:
             yield window
             window = []
@@ -67,7 +103,7 @@ def plan_rows(run: Run, survey: Survey, checkpoint: Checkpoint) -> Iterator[list
         yield window
 
 
-def _quarantined(product: Product, reason: str, run_id: str) -> Outcome:
+def _unusable(product: Product, reason: str, run_id: str) -> Outcome:
     # An old description is better than none, even where it was to be replaced.
     return Outcome(
         product.ordinal, product.description or None, Generation(QUARANTINED, flags=(reason,), run_id=run_id)
@@ -75,51 +111,89 @@ def _quarantined(product: Product, reason: str, run_id: str) -> Outcome:
 
 
 def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: Progress) -> bool:
-    """Generate the window's rows bucket by bucket, clean each text and hand it to the checkpoint.
+    """Generate the window's rows bucket by bucket and hand each to the checkpoint once it is settled.
 
-    Returns whether there was time for all of them.
+    Texts that break a rule of weight are generated again after the bucket's others, in batches of their own, each from
+    the next part of its row's random stream. Returns whether there was time for all of them.
     """
-    config, engine = run.config, run.engine
     for bucket in buckets.group((len(row.prompt.token_ids) for row in window), run.longest_prompt):
-        rows = [window[index] for index in bucket.items]
-        batch_rows = buckets.batch_rows(bucket.edge, run.params.max_new_tokens, config.batch_size, config.batch_tokens)
-        for start in range(0, len(rows), batch_rows * _BATCHES_AT_ONCE):
-            batch = rows[start : start + batch_rows * _BATCHES_AT_ONCE]
-            positions = len(batch) * (bucket.edge + run.params.max_new_tokens)
-            if not run.deadline.allows(positions):
+        waiting = [_Trial(window[index]) for index in bucket.items]
+        while waiting:
+            again = []
+            requests = [trial.next_request() for trial in waiting]
+            try:
+                for index, completion in _completions(run, requests, bucket.edge, checkpoint):
+                    trial = waiting[index]
+                    trial.tries.append(_judged(run, trial.row, requests[index], completion))
+                    if trial.is_settled(run.config.max_attempts):
+                        checkpoint.add(_outcome(run, trial, bucket.edge, checkpoint.run_id))
+                        progress.advance(sum(len(one.completion.token_ids) for one in trial.tries))
+                    else:
+                        again.append(trial)
+            except _TimeIsUp:
                 return False
-            started = time.monotonic()
-            requests = [Request(row.prompt.token_ids, seed_of(row.key)) for row in batch]
-            for index, completion in engine.generate(requests, bucket.edge, batch_rows, lambda: run.should_stop() != 0):
-                checkpoint.add(_outcome(run, batch[index], requests[index], completion, bucket.edge, checkpoint.run_id))
-                progress.advance(len(completion.token_ids))
-            stop_if_asked(run, committed(checkpoint))
-            seconds = time.monotonic() - started
-            run.generating_seconds += seconds
-            run.deadline.learn(positions, seconds)
-            run.meter.note(bucket.edge, len(batch), run.stats, seconds)
+            waiting = again
     return True
 
 
-def _outcome(run: Run, row: Row, request: Request, completion: Completion, edge: int, run_id: str) -> Outcome:
+def _completions(
+    run: Run, requests: Sequence[Request], edge: int, checkpoint: Checkpoint
+) -> Iterator[tuple[int, Completion]]:
+    """Yield (index into `requests`, completion) as rows finish. Raises _TimeIsUp if there is no time for more."""
+    config = run.config
+    batch_rows = buckets.batch_rows(edge, run.params.max_new_tokens, config.batch_size, config.batch_tokens)
+    for start in range(0, len(requests), batch_rows * _BATCHES_AT_ONCE):
+        batch = requests[start : start + batch_rows * _BATCHES_AT_ONCE]
+        positions = len(batch) * (edge + run.params.max_new_tokens)
+        if not run.deadline.allows(positions):
+            raise _TimeIsUp
+        started = time.monotonic()
+        for index, completion in run.engine.generate(batch, edge, batch_rows, lambda: run.should_stop() != 0):
+            yield start + index, completion
+        stop_if_asked(run, committed(checkpoint))
+        seconds = time.monotonic() - started
+        run.generating_seconds += seconds
+        run.deadline.learn(positions, seconds)
+        rows = sum(request.attempt == 1 for request in batch)
+        run.meter.note(edge, rows, len(batch), run.stats, seconds)
+
+
+def _judged(run: Run, row: Row, request: Request, completion: Completion) -> _Try:
     product = row.prompt.product
     cleaned = clean_text(run.written(row.prompt, completion.token_ids))
-    text = cleaned.text or product.description or None
-    flags = (*cleaned.flags, *(("attributes_dropped",) if row.prompt.dropped else ()))
+    verdict = run.rulebook(product).judge(cleaned.text, product)
+    return _Try(request, completion, cleaned.text, cleaned.flags, verdict)
+
+
+def _outcome(run: Run, trial: _Trial, edge: int, run_id: str) -> Outcome:
+    row, best = trial.row, trial.best
+    product = row.prompt.product
+    text, flags, verdict = best.text, best.flags, best.verdict
+    if not verdict.accepted and verdict.severity < Severity.QUARANTINE:
+        mended = mend(text, product, run.rulebook(product))
+        if mended is not None:
+            text, flags, verdict = mended, (*flags, SENTENCE_DROPPED), run.rulebook(product).judge(mended, product)
+    accepted = verdict.accepted
+    published = text if accepted else product.description or None
     generation = Generation(
-        status=GENERATED if cleaned.text else QUARANTINED,
+        status=GENERATED if accepted else QUARANTINED,
         key=row.key,
         model=run.files.name,
         model_revision=run.files.revision,
-        prompt_tokens=len(request.prompt_token_ids),
-        generated_tokens=len(completion.token_ids),
-        finish_reason=completion.finish_reason,
-        seed=request.seed,
-        attempt=request.attempt,
+        prompt_tokens=len(best.request.prompt_token_ids),
+        generated_tokens=len(best.completion.token_ids),
+        finish_reason=best.completion.finish_reason,
+        seed=best.request.seed,
+        attempt=best.request.attempt,
         bucket=edge,
-        text_digest=text_digest(text) if text else None,
-        flags=flags,
+        text_digest=text_digest(published) if published else None,
+        flags=tuple(dict.fromkeys([*flags, *(("attributes_dropped",) if row.prompt.dropped else ()), *verdict.rules])),
         generated_at=datetime.now(UTC),
         run_id=run_id,
     )
-    return Outcome(product.ordinal, text, generation)
+    return Outcome(product.ordinal, published, generation, () if accepted else tuple(map(_attempt, trial.tries)))
+
+
+def _attempt(one: _Try) -> Attempt:
+    failures = ((failure.rule, str(failure.severity), failure.reason) for failure in one.verdict.failures)
+    return Attempt(one.request.attempt, one.text, tuple(failures))

@@ -34,8 +34,9 @@ from enrich.generation import (
     Generation,
     Outcome,
 )
-from enrich.outcomes import OutcomeReader, outcome_table
+from enrich.outcomes import OutcomeReader, outcome_table, read_outcomes
 from enrich.output import OutputWriter, facts_or_none
+from enrich.quarantine import QuarantineWriter
 from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked
 from enrich.stages.survey import DESCRIBED, Survey
 from enrich.summary import Summary
@@ -54,6 +55,7 @@ def publish(
     with (
         OutputWriter(config.output_path, run.catalog.schema, config.output_column) as writer,
         _changes(run) as changes,
+        QuarantineWriter(config.output_path, run.previous_path) as quarantine,
         closing(survey.carried.outcomes(scratch)) as carried,
     ):
         made, reused = OutcomeReader(checkpoint.outcomes()), OutcomeReader(carried)
@@ -64,6 +66,7 @@ def publish(
             joined += len(outcomes)
             texts, generations = _joined(run, survey, products, outcomes, checkpoint.run_id, partial=partial)
             changes.write(writer.write(batch, texts, generations))
+            _quarantine(quarantine, products, outcomes)
             tally.add(texts, generations)
         counts = tally.counts
         expected = checkpoint.num_listed + len(survey.carried)
@@ -95,16 +98,19 @@ def publish(
             tokens_per_second=round(run.tokens_per_second, 1),
             padding_waste=round(run.stats.padding_waste, 4),
             resumed_rows=resumed,
+            retried=tally.retried,
             output=str(config.output_path),
             run_id=checkpoint.run_id,
         )
         writer.finish(survey.rows, _facts(run, summary, profile))
-        if not config.shard and not summary.generated and writer.is_as_published():
+        same_rules = facts_or_none(config.published_path).get("fingerprint", {}).get("rules") == run.rules_digest
+        if not config.shard and not summary.generated and same_rules and writer.is_as_published():
             log.info("unchanged: %s has the same rows and texts already", config.output_path)
             summary = replace(summary, unchanged=True)
         # Changes first: after a kill in between, the next run writes both again. The other way round it would find
         # nothing changed, and they would be lost.
         changes.publish()
+        quarantine.publish()
         if not summary.unchanged:
             writer.publish()
     return summary
@@ -136,13 +142,22 @@ def _joined(
     return pc.if_else(pa.array(is_old), products.descriptions_where(described), texts), generations
 
 
+def _quarantine(writer: QuarantineWriter, products: Products, outcomes: pa.Table) -> None:
+    """List a batch's quarantined rows."""
+    listed = outcomes.filter(pc.equal(pc.struct_field(outcomes["generation"], "status"), QUARANTINED))
+    listed = listed.sort_by("ordinal")
+    found = products.at(listed["ordinal"].to_numpy() - products.first)
+    for product, outcome in zip(found, read_outcomes(listed), strict=True):
+        writer.write(product, outcome)
+
+
 class _Tally:
     """Counts what is published."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.profiler = Profiler()
-        self.edited = self.prompt_tokens = self.generated_tokens = 0
+        self.edited = self.retried = self.prompt_tokens = self.generated_tokens = 0
 
     def add(self, texts: pa.StringArray, generations: pa.StructArray) -> None:
         """Count some rows."""
@@ -151,6 +166,7 @@ class _Tally:
         self.profiler.add(texts, generations)
         self.edited += pc.sum(pc.equal(generations.field("flags").flatten(), EDITED), min_count=0).as_py()
         made = generations.filter(pc.equal(status, GENERATED))
+        self.retried += pc.sum(pc.greater(made.field("attempt"), 1), min_count=0).as_py()
         self.prompt_tokens += pc.sum(made.field("prompt_tokens"), min_count=0).as_py()
         self.generated_tokens += pc.sum(made.field("generated_tokens"), min_count=0).as_py()
 
@@ -181,9 +197,8 @@ def _before(run: Run) -> dict[str, Any] | None:
 
 def _changes(run: Run) -> ChangesWriter:
     config = run.config
-    before = Path(config.previous) if config.previous else config.published_path
     path = Path(config.changes) if config.changes else None
-    return ChangesWriter(path, before, run.catalog.schema, run.catalog.roles.id, config.output_column)
+    return ChangesWriter(path, run.previous_path, run.catalog.schema, run.catalog.roles.id, config.output_column)
 
 
 def _facts(run: Run, summary: Summary, profile: Profile) -> dict[str, Any]:

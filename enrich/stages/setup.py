@@ -29,7 +29,8 @@ from enrich.errors import CatalogError, ConfigError, Interrupted
 from enrich.keys import digest
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
-from enrich.quality import clean_text
+from enrich.quality import Rulebook, clean_text
+from enrich.rulebooks import rulebooks
 from enrich.usage import Meter
 
 log = logging.getLogger("enrich")
@@ -79,6 +80,21 @@ class Run:
         """Return how a product is put to the model."""
         return self.wordings[self.categories.of(product)]
 
+    @cached_property
+    def rulebooks(self) -> dict[Category, Rulebook]:
+        """The categories' rules, the run's own settings over them. Raises ConfigError if one can't be."""
+        return rulebooks(self.categories, self.config.rule_settings(), strict_facts=self.config.strict_facts)
+
+    def rulebook(self, product: Product) -> Rulebook:
+        """Return the rules for a product."""
+        return self.rulebooks[self.categories.of(product)]
+
+    @property
+    def rules_digest(self) -> str:
+        """Hash what becomes of the models' texts: every category's rules, and how often a text is tried."""
+        books = sorted((category.name, book.digest) for category, book in self.rulebooks.items())
+        return digest([str(self.config.max_attempts), *(part for book in books for part in book)])
+
     @property
     def form(self) -> dict[str, Any]:
         """How a text is made of prompt and completion, if it is not the completion alone; for keys."""
@@ -100,6 +116,11 @@ class Run:
     def beside_output(self, suffix: str) -> Path:
         """Return the output's path with something put behind its name."""
         return self.config.output_path.with_name(self.config.output_path.name + suffix)
+
+    @property
+    def previous_path(self) -> Path:
+        """Where the texts of the run before are."""
+        return Path(self.config.previous) if self.config.previous else self.config.published_path
 
     @property
     def longest_prompt(self) -> int:
@@ -157,7 +178,10 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     if template is None and files.template is not None:
         template = files.template
         compile_template(template, f"of model {files.name}")
-    return Run(config, catalog, files, Categories(template), params, should_stop, deadline)
+    categories = Categories(template, Path(config.categories) if config.categories else None)
+    run = Run(config, catalog, files, categories, params, should_stop, deadline)
+    run.rulebooks  # noqa: B018 - a setting that can't be is to be told before anything is read
+    return run
 
 
 def _check_columns(catalog: Catalog, config: RunConfig) -> None:
@@ -177,7 +201,10 @@ def _check_columns(catalog: Catalog, config: RunConfig) -> None:
 def fingerprint(run: Run) -> dict[str, Any]:
     """Return what the texts depend on, save for the number format, which is not known before torch is loaded."""
     systems = [wording.system for wording in run.wordings.values()] if run.config.chat else []
-    options = run.config.text_options() | {"template": digest([*run.categories.sources(), *systems])} | run.form
+    options = run.config.text_options() | run.form
+    options |= {"template": digest([*run.categories.sources(), *systems]), "rules": run.rules_digest}
+    for folded in ("categories", "max_attempts", "strict_facts"):  # in one of the two digests
+        del options[folded]
     return {
         "enrich version": enrich.__version__,
         "catalog content": run.catalog.identity,
@@ -189,16 +216,17 @@ def fingerprint(run: Run) -> dict[str, Any]:
 def open_checkpoint(run: Run) -> Checkpoint:
     """Open the run's checkpoint, or begin one.
 
-    One that was begun with another catalog is set aside: what it holds is found by key. Raises CheckpointMismatch if
-    it was begun with other options.
+    One that was begun with another catalog or other rules is set aside: what it holds is found by key. Raises
+    CheckpointMismatch if it was begun with other options.
     """
     config = run.config
     bound_to = fingerprint(run) | {"dtype": run.dtype}
     directory, left_behind = run.beside_output(CHECKPOINT), run.beside_output(LEFT_BEHIND)
     if config.restart:
         shutil.rmtree(left_behind, ignore_errors=True)
-    elif Checkpoint.set_aside(directory, bound_to, but="catalog content", aside=left_behind):
-        log.info("the catalog has changed since the run in %s was broken off; its texts are reused", directory)
+    elif changed := Checkpoint.set_aside(directory, bound_to, but=("catalog content", "rules"), aside=left_behind):
+        what = " and the ".join(name.removesuffix(" content") for name in changed)
+        log.info("the %s changed since the run in %s was broken off; its texts are reused", what, directory)
     checkpoint = Checkpoint.open(
         directory,
         bound_to,

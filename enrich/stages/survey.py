@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -112,7 +111,7 @@ def _surveyed(
 def _earlier(run: Run) -> Earlier:
     """Open the texts of earlier runs."""
     earlier = Earlier()
-    path = Path(run.config.previous) if run.config.previous else run.config.published_path
+    path = run.previous_path
     if run.config.previous and not path.is_file():
         raise CatalogError(f"--previous {path}: there is no such file")
     if not run.config.fresh:

@@ -40,6 +40,7 @@ def test_a_gpt2_home_checkpoint_loads_and_runs(checkpoint: Path, tmp_path: Path)
             template=str(tmp_path / "raw.j2"),
             max_new_tokens=8,
             dtype="float32",
+            rules=("all=off",),
         )
     )
     assert (summary.rows, summary.generated) == (3, 3)

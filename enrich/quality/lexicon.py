@@ -1,0 +1,66 @@
+"""Lexicons: lists of words and phrases in data files, found in texts word by word, never inside of words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Generic, TypeVar
+
+_DIRECTORY = Path(__file__).resolve().parent.parent / "lexicons"
+_TOKEN = re.compile(r"[^\W_]+(?:'(?=[^\W\d_])[^\W_]+)*")
+_ASCII_TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z][a-z0-9]*)*")
+
+T = TypeVar("T")
+
+
+def tokens_of(text: str) -> list[str]:
+    """Cut a text into its words, lower-case, hyphens and all other marks between them: [`off`, `white`]."""
+    if text.isascii():  # the quicker of two ways to the same words
+        return _ASCII_TOKEN.findall(text.lower())
+    return _TOKEN.findall(text.lower().replace("’", "'"))
+
+
+class Phrases(Generic[T]):
+    """Phrases, each with something that it stands for, and where they are in a text."""
+
+    def __init__(self, entries: Mapping[str, T]) -> None:
+        self._by_first: dict[str, list[tuple[tuple[str, ...], T]]] = {}
+        for phrase, value in entries.items():
+            words = tuple(tokens_of(phrase))
+            if words:
+                self._by_first.setdefault(words[0], []).append((words, value))
+        for candidates in self._by_first.values():
+            candidates.sort(key=lambda candidate: -len(candidate[0]))
+
+    def find(self, tokens: Sequence[str], known: frozenset[str] | set[str]) -> Iterator[tuple[int, int, T]]:
+        """Yield (first token, token after the last, value) from left to right, the longest phrase at each place.
+
+        `known` is the set of `tokens`: most texts have no first word of any phrase, and are done with at once.
+        """
+        if self._by_first.keys().isdisjoint(known):
+            return
+        place, end = 0, len(tokens)
+        while place < end:
+            for words, value in self._by_first.get(tokens[place], ()):
+                if len(words) == 1 or tuple(tokens[place : place + len(words)]) == words:
+                    yield place, place + len(words), value
+                    place += len(words)
+                    break
+            else:
+                place += 1
+
+
+@cache
+def entries(name: str) -> tuple[str, ...]:
+    """Return a lexicon's lines without its comments."""
+    lines = (_DIRECTORY / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+@cache
+def groups(name: str) -> dict[str, tuple[str, ...]]:
+    """Return a lexicon of lines `name: word, word`."""
+    split = (line.partition(":") for line in entries(name))
+    return {head.strip(): tuple(word.strip() for word in rest.split(",") if word.strip()) for head, _, rest in split}
