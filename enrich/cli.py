@@ -237,21 +237,47 @@ def _note(
 @main.command()
 @_catalog_argument
 @_config_file_option
-@click.option("--shards", type=click.IntRange(1, 9999), required=True, envvar="ENRICH_SHARDS", help="How many shards.")
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 9999),
+    envvar="ENRICH_SHARDS",
+    help="Print so many shards for `enrich run --shard`, as a JSON list, in place of the plan.",
+)
+@click.option("--price-per-hour", type=click.FloatRange(0), help="What the machine costs an hour, for the cost.")
 @_config_options
-def plan(catalog: str, config_file: Path | None, shards: int, **flags: Any) -> None:
-    """Print the shards of CATALOG as a JSON list, for `enrich run --shard`.
+@_json_option
+def plan(
+    catalog: str,
+    config_file: Path | None,
+    shards: int | None,
+    price_per_hour: float | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Print what a run of CATALOG would do and take, without loading the model's weights or writing anything.
 
-    Ends with --exit-code-unchanged and prints an empty list if nothing has changed since the output was published.
+    That is: the columns found; how many rows would be generated, reused and kept, and how many can't be used; the
+    buckets of prompt lengths and their padding; tokens, time and cost, from what earlier runs took on this machine;
+    and three of the prompts. What a run would refuse is refused.
+
+    With --shards it prints a JSON list of shards alone. It ends with --exit-code-unchanged and an empty list if nothing
+    has changed since the output was published.
 
     \b
-    Example:
+    Examples:
+      enrich plan catalog.parquet --price-per-hour 0.40
       enrich plan catalog.parquet --shards 3
     """
     config = build_config(catalog, config_file, flags)
     _set_up_logging(quiet=True, verbose=False)
     from enrich import job
 
+    if shards is None:
+        from enrich.plan import as_table
+
+        foreseen = job.foresee(config, price_per_hour)
+        click.echo(json.dumps(dataclasses.asdict(foreseen)) if as_json else as_table(foreseen, price_per_hour))
+        return
     planned = job.plan(config, shards)
     click.echo(json.dumps(planned or []))
     if planned is None:

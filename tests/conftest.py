@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="enrich-tests-")  # a test tells the user's machine nothing
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported anywhere
 os.environ["ENRICH_RULES"] = "all=off"  # random weights write nothing that a rule would let pass
 

@@ -51,6 +51,10 @@ class EngineStats:
     prefill_positions: int = 0
     generated_tokens: int = 0
     decode_positions: int = 0
+    slots: int = 0
+    """Rows that are computed at once just now, """
+    active_slots: int = 0
+    """and how many of them have a text that is not done."""
 
     @property
     def padding_waste(self) -> float:
