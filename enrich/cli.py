@@ -468,6 +468,46 @@ def report(output: Path, page: Path | None, before: Path | None, sample: int, se
     click.echo(json.dumps(dataclasses.asdict(found)) if as_json else f"{found.sentence}\nwritten to {path}")
 
 
+@main.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--page",
+    type=click.Path(path_type=Path),
+    help="HTML file to write.  [default: FIRST's stem + .compared.html]",
+)
+@click.option("--sample", type=click.IntRange(1, 5000), default=300, show_default=True, help="Products to show.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other products.")
+@_json_option
+def compare(first: Path, second: Path, page: Path | None, sample: int, seed: int, as_json: bool) -> None:
+    """Write a page with two outputs of one catalog side by side, such as of two models or settings.
+
+    It has both texts of each product of a sample, and what differs in counts, lengths, flags, speed and settings. Needs
+    the extra `report`, as `enrich report` does; --json does not.
+
+    \b
+    Example:
+      enrich compare home-mini.enriched.parquet gpt2-home.enriched.parquet -o models.html
+    """
+    _set_up_logging(quiet=True, verbose=False)
+    from enrich.report import gather
+    from enrich.report import page as pages
+    from enrich.report.compare import compare as compared
+
+    _check_page(page, as_json)
+    found = compared(gather.open_output(first), gather.open_output(second), sample=sample, seed=seed)
+    path = page or (None if as_json else first.with_name(f"{first.stem}.compared.html"))
+    if path is not None:
+        pages.write(pages.render_comparison(found), path)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    for figure in found.figures:
+        click.echo(f"{figure.name:<30} {figure.before:>12,} {figure.now:>12,}")
+    click.echo(f"written to {path}")
+
+
 def _check_page(page: Path | None, as_json: bool) -> None:
     """Refuse what could not be written, before anything is read."""
     from enrich.report.charts import check_available

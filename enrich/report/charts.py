@@ -64,7 +64,7 @@ def histogram(one: Histogram, unit: str, *, before: Histogram | None = None) -> 
             {
                 "at": (low + high) / 2,
                 "rows": rows * scale,
-                "tip": f"the night before, {low:,} to {high - 1:,}: {rows:,} rows",
+                "tip": f"beside it, {low:,} to {high - 1:,}: {rows:,} rows",
             }
             for low, high, rows in zip(before.edges, before.edges[1:], before.rows, strict=False)
         ]

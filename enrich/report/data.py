@@ -70,7 +70,8 @@ class BucketUse:
 class Row:
     """One row in full; `row` counts from 1. `before` is the text it had, None if that is not known.
 
-    `pieces` are the text with its facts marked, `findings` what the rules say of it, in words.
+    `pieces` are the text with its facts marked, `findings` what the rules say of it, in words. `in_other` says whether
+    the output that it stands beside has the product too.
     """
 
     row: int
@@ -88,6 +89,7 @@ class Row:
     text: str
     pieces: tuple[Piece, ...]
     findings: tuple[str, ...]
+    in_other: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -421,6 +421,7 @@ class _Shown:
             before=None if before is None else _cut(before, _LONGEST_TEXT),
             text=shown,
             pieces=highlight(shown, product),
+            in_other=product.id in self._before,
             findings=tuple(f"{one.rule}: {_cut(one.reason, _LONGEST_CELL)}" for one in failures),
         )
 
@@ -483,15 +484,11 @@ def _texts_by_id(before: Output, ids: set[str]) -> dict[str, str]:
     if name is None or not ids:
         return {}
     texts: dict[str, str] = {}
-    for batch in before.file.iter_batches(_BATCH_ROWS, columns=[name, before.text_column]):
-        column = batch.column(name).cast(pa.string())
-        chosen = batch.filter(pc.is_in(column, pa.array(sorted(ids))))
-        found = zip(
-            chosen.column(name).cast(pa.string()).to_pylist(),
-            chosen.column(before.text_column).to_pylist(),
-            strict=True,
-        )
-        texts |= {key: text or "" for key, text in found}
+    bare = Roles(title=name, id=name)
+    for batch in before.file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys([name, before.text_column]))):
+        # Ids as they are read off a catalog, where they may be numbers or have markup around them.
+        found = zip(Products(batch, bare, 0, str(before.path)).ids, batch.column(before.text_column), strict=True)
+        texts |= {key: text.as_py() or "" for key, text in found if key in ids}
     return texts
 
 

@@ -12,6 +12,7 @@ import jinja2
 from enrich import durable
 from enrich.report import charts
 from enrich.report.charts import Chart
+from enrich.report.compare import Comparison
 from enrich.report.data import Report
 
 LARGEST = 2_000_000  # bytes of a page
@@ -26,6 +27,17 @@ def render(report: Report) -> str:
         if len(page.encode()) < LARGEST or not report.sample:
             return page
         report = replace(report, sample=report.sample[: len(report.sample) // 2])
+
+
+def render_comparison(found: Comparison) -> str:
+    """Return a comparison as HTML. The pairs are cut until the page is under LARGEST bytes."""
+    texts = "Bars: A, the line: B, drawn to the same scale."
+    drawn = [Chart("Text length", texts, charts.histogram(found.first.words, "words", before=found.second.words))]
+    while True:
+        page = _template("compare.html.j2").render(found=found, charts=drawn, **_assets())
+        if len(page.encode()) < LARGEST or not found.pairs:
+            return page
+        found = replace(found, pairs=found.pairs[: len(found.pairs) // 2])
 
 
 def write(page: str, path: Path) -> None:
