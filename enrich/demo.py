@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -59,14 +60,20 @@ def serve(bench: Workbench, *, host: str, port: int, say: Callable[[str], None])
         page = build(bench, Path(directory))
         try:
             _, address, _ = page.queue(default_concurrency_limit=1).launch(
-                server_name=host, server_port=port, share=False, quiet=True, inbrowser=False, prevent_thread_lock=True,
-                ssr_mode=False, footer_links=[], allowed_paths=[directory], max_file_size="20mb", theme=_theme(),
-                css=_STYLE, js=_FOLLOW_THE_SYSTEM,
+                server_name=host, server_port=port or _free_port(host), share=False, inbrowser=False, ssr_mode=False,
+                prevent_thread_lock=True, quiet=True, footer_links=[], allowed_paths=[str(directory)],
+                max_file_size="20mb", theme=_theme(), css=_STYLE, js=_FOLLOW_THE_SYSTEM,
             )  # fmt: skip
         except OSError as error:
             raise ConfigError(f"--port {port}: {error}") from error
         say(f"the demo of {bench.files.name} is at {address} (Ctrl-C ends it)")
         page.block_thread()
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
+        one.bind((host, 0))
+        return int(one.getsockname()[1])
 
 
 def _theme() -> Any:
