@@ -142,6 +142,7 @@ def build(bench: Workbench, directory: Path) -> Any:
             download = gr.File(label="Enriched catalog", interactive=False, elem_id="download")
             table = gr.Dataframe(
                 headers=["title", "description"], label="Some of the texts", wrap=True, interactive=False,
+                column_widths=["30%", "70%"],
                 datatype=["str", "str"], elem_id="texts",
             )  # fmt: skip
 

@@ -141,12 +141,18 @@ class DuplicateGroup:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Texts that stand under several products. `rows` are all rows in such groups, `groups` the largest of them."""
+    """Texts that stand under several products. `rows` are all rows in such groups, `groups` the largest of them.
+
+    `near` are groups whose texts are nearly the same, among `near_texts` texts that were drawn.
+    """
 
     texts: int
     rows: int
     num_groups: int
     groups: tuple[DuplicateGroup, ...]
+    near_texts: int
+    near_rows: int
+    near: tuple[DuplicateGroup, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from enrich.generation import EDITED, GENERATED, KEPT, PENDING, QUARANTINED, REU
 from enrich.output import METADATA_KEY, read_facts
 from enrich.product import Attribute, Product
 from enrich.quality import Rulebook
+from enrich.quality.duplicates import Duplicates as NearDuplicates
 from enrich.quality.highlight import highlight
 from enrich.quarantine import quarantine_path, read_quarantine
 from enrich.report import histograms
@@ -55,6 +56,7 @@ _EXAMPLES = 3  # of each flag and reason
 _MOST_QUARANTINED = 30
 _KEPT_SHARE = 10  # of so many rows of the sample, one more that a person wrote
 _GROUPS = 8  # of duplicates
+_NEAR_TEXTS = 2_000  # among which texts that are nearly the same are looked for
 _TITLES = 4  # of each group
 _LONGEST_TEXT = 2_000  # characters shown of one
 _LONGEST_CELL = 200
@@ -224,6 +226,7 @@ class _Counting:
         self.buckets: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(3, np.int64))
         self.pace = Pace()
         self.sample, self.kept, self.quarantined = _Draw(sample), _Draw(sample // _KEPT_SHARE), _Draw(_MOST_QUARANTINED)
+        self.near = _Draw(_NEAR_TEXTS)
         self.flagged: dict[str, _Draw] = defaultdict(lambda: _Draw(_EXAMPLES))
         # Of each category: rows, generated or reused, flagged, quarantined, words.
         self._of_category = np.zeros((len(self._names), 5), np.int64)
@@ -283,6 +286,7 @@ class _Counting:
         self._count_texts(generation.filter(pa.array(is_model_s)))
         self._count_flags(generation.field("flags"), category, is_model_s, is_quarantined, numbers, ordinals)
         self.sample.offer(numbers[is_model_s], ordinals[is_model_s])
+        self.near.offer(numbers[is_model_s], ordinals[is_model_s])
         self.quarantined.offer(numbers[is_quarantined], ordinals[is_quarantined])
         kept = _mask(pc.and_(pc.equal(status, KEPT), pc.not_equal(trimmed, "")))
         self.kept.offer(numbers[kept], ordinals[kept])
@@ -367,14 +371,33 @@ class _Counting:
             DuplicateGroup(count, rows[some[0]].text, tuple(rows[one].title for one in some))
             for count, some in self._largest
         )
-        return Duplicates(self.num_texts, self._num_shared, self._num_groups, groups)
+        drawn = self.near.ordinals
+        near = _near(drawn, rows)
+        return Duplicates(
+            self.num_texts, self._num_shared, self._num_groups, groups, len(drawn), sum(one.rows for one in near),
+            near[:_GROUPS],
+        )  # fmt: skip
 
     @property
     def shown(self) -> list[int]:
         """The ordinals of all rows that are shown anywhere, rising."""
-        draws = [self.sample, self.kept, self.quarantined, *self.flagged.values()]
+        draws = [self.near, self.sample, self.kept, self.quarantined, *self.flagged.values()]
         of_groups = [ordinal for _, some in self._largest for ordinal in some]
         return sorted({*of_groups, *(ordinal for draw in draws for ordinal in draw.ordinals)})
+
+
+def _near(drawn: Sequence[int], rows: Mapping[int, Row]) -> tuple[DuplicateGroup, ...]:
+    """Return the groups of nearly the same texts among the rows drawn, the largest first, equal ones left out."""
+    seen, members = NearDuplicates(), defaultdict(list)
+    for ordinal in drawn:
+        first = seen.add(ordinal, rows[ordinal].text)
+        members[ordinal if first is None else first].append(rows[ordinal])
+    found = (
+        DuplicateGroup(len(group), group[0].text, tuple(row.title for row in group[:_TITLES]))
+        for group in members.values()
+        if len({row.text for row in group}) > 1
+    )
+    return tuple(sorted(found, key=lambda group: -group.rows))
 
 
 class _Shown:

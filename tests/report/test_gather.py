@@ -127,6 +127,7 @@ def test_texts_that_stand_twice_are_found(enrich: Callable[..., Any], tmp_path: 
     table = table.set_column(index, table.schema.field(index), pa.array(texts, table.schema.field(index).type))
     pq.write_table(table.replace_schema_metadata(facts), tmp_path / "twice.parquet")
     found = gather(open_output(tmp_path / "twice.parquet")).duplicates
+    assert found.near_texts == found.texts
     same = sum(status == "generated" and n % 2 for n, status in enumerate(statuses))
     assert (found.num_groups, found.rows) == (1, same)
     assert found.groups[0].rows == same
@@ -170,3 +171,18 @@ def test_the_pace_of_a_long_run_has_few_stretches_and_its_pauses() -> None:
     assert len(found.moments) <= 30
     assert sum(moment.rows for moment in found.moments) == 3
     assert found.moments[5].rows == 0
+
+
+def test_texts_that_are_nearly_the_same_are_found(enrich: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("rensa")
+    enrich(catalog())
+    table = pq.read_table(tmp_path / "out.parquet")
+    facts = pq.ParquetFile(tmp_path / "out.parquet").metadata.metadata
+    long = "This sturdy table brings warmth to any room and holds books, lamps and keepsakes on a shelf below the top"
+    texts = [f"{long}, made for the {word}." for word in ("hall", "den")]
+    texts += [f"{chr(97 + n) * 3} {chr(98 + n) * 4} {chr(99 + n) * 5}" for n in range(len(table) - 2)]
+    index = table.schema.get_field_index("description")
+    table = table.set_column(index, table.schema.field(index), pa.array(texts, table.schema.field(index).type))
+    pq.write_table(table.replace_schema_metadata(facts), tmp_path / "near.parquet")
+    found = gather(open_output(tmp_path / "near.parquet")).duplicates
+    assert [(group.rows, len(group.titles)) for group in found.near] == [(2, 2)]
