@@ -59,9 +59,11 @@ def main(output: Path, rows: int) -> None:
         started = time.monotonic()
         subprocess.run([sys.executable, "-m", "enrich", "report", large, "-o", page], check=True)
         seconds = time.monotonic() - started
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        peak = used.ru_maxrss / 1024
         click.echo(
-            f"{rows:,} rows, {large.stat().st_size / 2**20:.0f} MiB: {seconds:.1f} s, {peak:.0f} MiB,"
+            f"{rows:,} rows, {large.stat().st_size / 2**20:.0f} MiB: {seconds:.1f} s,"
+            f" {used.ru_utime + used.ru_stime:.1f} s on the processors, {peak:.0f} MiB,"
             f" page {page.stat().st_size / 1000:.0f} kB"
         )
 

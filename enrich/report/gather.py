@@ -381,9 +381,14 @@ class _Counting:
     @property
     def shown(self) -> list[int]:
         """The ordinals of all rows that are shown anywhere, rising."""
-        draws = [self.near, self.sample, self.kept, self.quarantined, *self.flagged.values()]
         of_groups = [ordinal for _, some in self._largest for ordinal in some]
-        return sorted({*of_groups, *(ordinal for draw in draws for ordinal in draw.ordinals)})
+        return sorted({*of_groups, *self.near.ordinals, *self.shown_in_full})
+
+    @property
+    def shown_in_full(self) -> list[int]:
+        """The ordinals of the rows that are shown with their facts marked."""
+        draws = [self.sample, self.kept, self.quarantined, *self.flagged.values()]
+        return [ordinal for draw in draws for ordinal in draw.ordinals]
 
 
 def _near(drawn: Sequence[int], rows: Mapping[int, Row]) -> tuple[DuplicateGroup, ...]:
@@ -414,17 +419,22 @@ class _Shown:
         products = list(Products(batch, roles, 0, str(output.path)))
         if before is not None:
             self._before = _texts_by_id(before, {product.id for product in products if product.id})
+        in_full = set(counting.shown_in_full)
         records = batch.column("generation").to_pylist()
         texts = batch.column(output.text_column).to_pylist()
         self.rows = {
-            ordinal: self._row(ordinal, product, text or "", record)
+            ordinal: self._row(ordinal, product, text or "", record, in_full=ordinal in in_full)
             for ordinal, product, text, record in zip(wanted.tolist(), products, texts, records, strict=True)
         }
 
-    def _row(self, ordinal: int, product: Product, text: str, record: Mapping[str, Any]) -> Row:
+    def _row(self, ordinal: int, product: Product, text: str, record: Mapping[str, Any], *, in_full: bool) -> Row:
         shown = _cut(text, _LONGEST_TEXT)
         flags = tuple(record["flags"] or ())
-        failures = self._rulebooks[self._categories.of(product)].judge(text, product).failures if flags and text else ()
+        failures = (
+            self._rulebooks[self._categories.of(product)].judge(text, product).failures
+            if in_full and flags and text
+            else ()
+        )
         before = self._text_before(product, record["status"], text)
         return Row(
             row=ordinal + 1,
@@ -443,7 +453,7 @@ class _Shown:
             generated_tokens=record["generated_tokens"],
             before=None if before is None else _cut(before, _LONGEST_TEXT),
             text=shown,
-            pieces=highlight(shown, product),
+            pieces=highlight(shown, product) if in_full else (),
             in_other=product.id in self._before,
             findings=tuple(f"{one.rule}: {_cut(one.reason, _LONGEST_CELL)}" for one in failures),
         )
