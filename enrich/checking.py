@@ -11,11 +11,8 @@ from pathlib import Path
 from enrich.catalog import Catalog, RoleOptions
 from enrich.categories import Categories
 from enrich.product import Product
-from enrich.quality import EMPTY, RULES, Severity
-from enrich.quality.duplicates import Duplicates
+from enrich.quality import EMPTY, NEAR_DUPLICATE, RULES, Duplicates, Severity
 from enrich.rulebooks import rulebooks
-
-NEAR_DUPLICATE = "near_duplicate"
 
 
 @dataclass(frozen=True)
@@ -71,20 +68,21 @@ def findings(catalog: Catalog, categories: Categories, settings: Mapping[str, st
     tuple[Product, list[Finding]]
 ]:  # fmt: skip
     """Yield each product that has a description, with what is wrong with that."""
-    books = rulebooks(categories, {name: v for name, v in settings.items() if name != NEAR_DUPLICATE},
-                      strict_facts=strict_facts)  # fmt: skip
+    books = rulebooks(categories, settings, strict_facts=strict_facts)
     seen = Duplicates()
     for _, products in catalog.batches():
         for product in products:
             if not product.description:
                 continue
+            book = books[categories.of(product)]
             found = [
                 Finding(product, failure.rule, failure.severity, failure.reason)
-                for failure in books[categories.of(product)].judge(product.description, product).failures
+                for failure in book.judge(product.description, product).failures
             ]
-            other = seen.add(product.ordinal, product.description)
+            near = book.severities[NEAR_DUPLICATE]
+            other = seen.add(product.ordinal, product.description) if near else None
             if other is not None:
-                found.append(Finding(product, NEAR_DUPLICATE, Severity.FLAG, f"is nearly that of row {other + 1}"))
+                found.append(Finding(product, NEAR_DUPLICATE, near, f"is nearly that of row {other + 1}"))
             yield product, found
 
 
@@ -118,7 +116,7 @@ def check(
             severities[one.rule] = max(severities.get(one.rule, Severity.OFF), one.severity)
             if len(shown[one.rule]) < examples:
                 shown[one.rule].append(Example(product.ordinal + 1, product.id, product.title, one.reason))
-    order = [EMPTY, *RULES, NEAR_DUPLICATE]
+    order = [EMPTY, *RULES]
     broken = (
         Broken(rule, str(severities[rule]), counts[rule], round(counts[rule] / texts, 4), tuple(shown[rule]))
         for rule in sorted(counts, key=order.index)

@@ -7,6 +7,7 @@ import time
 from datetime import datetime, timedelta
 
 _UNITS = {"h": 3600, "m": 60, "min": 60, "s": 1, "sec": 1}
+_PACE_SECONDS = 2.0  # over how long a pace is taken: a single step may be slow by chance
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(h|min|m|sec|s)")
 
 
@@ -30,18 +31,24 @@ def seconds_until(clock_time: str, now: datetime) -> float:
 
 
 class Deadline:
-    """Says whether there is time for one more batch, from how long batches have taken so far."""
+    """Says whether there is time to begin with more rows, from how long the last ones are taking."""
 
     def __init__(self, seconds: float | None) -> None:
         """Begin to count; `seconds` from now is the end, None is never."""
         self._end = None if seconds is None else time.monotonic() + seconds
-        self._slowest = 0.0  # seconds per position
+        self._pace = 0.0  # seconds per position
+        self.resume(0)
 
-    def allows(self, positions: int) -> bool:
-        """Say whether a batch of so many positions (rows × tokens) would be done in time."""
-        # A tenth more than the slowest so far: the next may be slower, and its texts are to be committed as well.
-        return self._end is None or time.monotonic() + 1.1 * self._slowest * positions < self._end
+    def resume(self, done: int) -> None:
+        """Leave out of the pace what time has passed so far, after `done` positions (rows × tokens)."""
+        self._since = (time.monotonic(), done)
 
-    def learn(self, positions: int, seconds: float) -> None:
-        """Take note of how long a batch took."""
-        self._slowest = max(self._slowest, seconds / positions)
+    def allows(self, more: int, done: int) -> bool:
+        """Say whether so many more positions would be computed in time, `done` having been computed so far."""
+        now = time.monotonic()
+        then, before = self._since
+        if now - then >= _PACE_SECONDS and done > before:
+            self._pace = (now - then) / (done - before)
+            self._since = (now, done)
+        # A tenth more than by the pace: the machine may become slower, and the texts are to be committed as well.
+        return self._end is None or now + 1.1 * self._pace * more < self._end

@@ -20,6 +20,7 @@ from enrich.shard import Shard
 
 _QUARANTINED = re.compile(r"\d+|(100|\d{1,2})(\.\d+)?%")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+CHANNELS = ("amazon", "google", "shopify")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -101,6 +102,12 @@ class RunConfig:
     strict_facts: bool = _option(
         False, "Generate a text again also if it says what its row merely does not state.", text=True
     )
+    seo: bool = _option(
+        False, "Add meta_title, meta_description, keywords, slug and readability; needs the extra `seo`.", text=True
+    )
+    channels: tuple[str, ...] | None = _option(
+        None, "Add what these ask for, and keep to their limits: amazon, google, shopify.", text=True
+    )
     device: str = _option("auto", "Where to run the model.", choices=DEVICES)
     dtype: str = _option("auto", "Number format of the weights; auto: bfloat16 where it is fast.", choices=DTYPES)
     batch_size: int = _option(64, "Rows generated at once; halved by itself when memory runs out.")
@@ -148,6 +155,8 @@ class RunConfig:
         self._check(1 <= self.max_attempts <= 99, "max_attempts", "must be from 1 to 99")
         for setting in self.rules or ():
             self._check("=" in setting, "rules", f"{setting!r} should be a name and a value, such as max_words=80")
+        for name in self.channels or ():
+            self._check(name in CHANNELS, "channels", f"can be {', '.join(CHANNELS)}")
         self._check(0 <= self.seed < 2**63, "seed", "must be from 0 to 2^63 - 1")
         self._check(self.limit is None or self.limit >= 1, "limit", "must be at least 1")
         self._check(self.batch_size >= 1, "batch_size", "must be at least 1")

@@ -137,7 +137,7 @@ def _left_alone(run: Run, facts: dict[str, Any], started: float) -> Summary:
     for left in (CHECKPOINT, LEFT_BEHIND):  # of a run that was killed after it had published
         shutil.rmtree(run.beside_output(left), ignore_errors=True)
     if run.config.changes:
-        ChangesWriter.write_none(Path(run.config.changes), run.catalog.schema, run.config.output_column)
+        ChangesWriter.write_none(Path(run.config.changes), run.published_schema, run.config.output_column)
     return replace(
         before,
         generated=0,

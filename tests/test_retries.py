@@ -203,3 +203,20 @@ def test_a_rules_table_in_the_configuration_file(tmp_path: Path) -> None:
     config = build_config("c.csv", file, {})
     assert config.rule_settings() == {"max_words": "80", "shouting": "flag", "banned_words": "cheap|low, end"}
     json.dumps(config.as_dict())
+
+
+def test_nearly_the_words_of_another_text_are_flagged(enrich, tmp_path: Path) -> None:
+    """The same product twice, drawn greedily: the same text twice."""
+    frame = pl.DataFrame({"id": ["1", "2", "3"], "title": ["Oak table", "Wool rug", "Oak table"]})
+    options = {"temperature": 0.0, "rules": "all=off,near_duplicate=flag"}
+    enrich(frame, **options)
+    found = rows(tmp_path / "out.parquet")
+    assert found[0]["description"] == found[2]["description"] != found[1]["description"]
+    assert [row["generation"]["flags"] for row in found][::2] == [
+        found[0]["generation"]["flags"], [*found[0]["generation"]["flags"], "near_duplicate"],
+    ]  # fmt: skip
+    assert enrich(frame, **options).unchanged
+    enrich(frame, "off.parquet", temperature=0.0)
+    assert "near_duplicate" not in rows(tmp_path / "off.parquet")[2]["generation"]["flags"]
+    with pytest.raises(ConfigError, match="off or flag"):
+        enrich(frame, "no.parquet", rules="near_duplicate=retry")

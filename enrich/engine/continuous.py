@@ -19,7 +19,7 @@ from torch import Tensor
 from enrich.engine import sampling
 from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
-from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
+from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 from enrich.engine.slots import SlotCache
 
 # Kinds of model, as transformers calls them, whose tokens the tests have seen equal to the reference engine's. Others
@@ -50,18 +50,23 @@ class ContinuousEngine:
         self._room = Room(model)
 
     def generate(
-        self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
+        self,
+        requests: Sequence[Request],
+        width: int,
+        batch_rows: int,
+        should_stop: Callable[[], bool],
+        may_begin: Callable[[], bool] = always,
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index, completion) as rows finish, the shorter texts first; see `Engine.generate`."""
         waiting = deque(enumerate(requests))
-        while waiting and not should_stop():
+        while waiting and not should_stop() and may_begin():
             # On a CPU no more slots than there are rows; elsewhere bits depend on their number, so it stays the same.
             most = self._room.rows(batch_rows)
             slots = self._room.filled(min(len(waiting), most), most)
             batch = None
             try:
                 batch = _Batch(self._model, self._params, self.stats, self._ends, self._room, width, slots, self._steps)
-                yield from batch.run(waiting, should_stop)
+                yield from batch.run(waiting, should_stop, may_begin)
             except (MemoryError, RuntimeError) as error:
                 if batch:
                     waiting.extendleft(reversed(batch.give_back()))
@@ -119,13 +124,14 @@ class _Batch:
 
     @torch.inference_mode()
     def run(
-        self, waiting: deque[tuple[int, Request]], should_stop: Callable[[], bool]
+        self, waiting: deque[tuple[int, Request]], should_stop: Callable[[], bool], may_begin: Callable[[], bool]
     ) -> Iterator[tuple[int, Completion]]:
         """Take rows from `waiting` until there are none left, and yield them as they finish."""
         while not should_stop():
             free = [slot for slot, row in enumerate(self._rows) if row is None]
             # A refill costs a pass through the model: on a CPU for its rows, on a GPU whatever their number.
-            if waiting and (len(free) == self._slots or len(free) * 8 >= self._slots or not self._prefill_rows):
+            enough = len(free) == self._slots or len(free) * 8 >= self._slots or not self._prefill_rows
+            if waiting and free and enough and may_begin():
                 self._fill(free, waiting)
             active = sum(row is not None for row in self._rows)
             if not active:

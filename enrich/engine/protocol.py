@@ -67,16 +67,27 @@ class EngineStats:
         return 1 - self.generated_tokens / self.decode_positions if self.decode_positions else 0.0
 
 
+def always() -> bool:
+    """Say yes."""
+    return True
+
+
 class Engine(Protocol):
     """Generates the rows of one bucket at a time."""
 
     stats: EngineStats
 
     def generate(
-        self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
+        self,
+        requests: Sequence[Request],
+        width: int,
+        batch_rows: int,
+        should_stop: Callable[[], bool],
+        may_begin: Callable[[], bool] = always,
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index into `requests`, completion) as rows finish.
 
-        Prompts are computed `width` positions wide, at most `batch_rows` at once. Ends early, without the rows in
-        flight, once `should_stop()`. Raises TryAgain if not even the smallest batch fits into memory.
+        Prompts are computed `width` positions wide, at most `batch_rows` at once. No row is begun unless
+        `may_begin()`; those in flight are finished. Ends early, without the rows in flight, once `should_stop()`.
+        Raises TryAgain if not even the smallest batch fits into memory.
         """

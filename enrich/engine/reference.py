@@ -17,7 +17,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from enrich.engine import sampling
 from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
-from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
+from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 
 
 class ReferenceEngine:
@@ -31,11 +31,16 @@ class ReferenceEngine:
         self._room = Room(model)
 
     def generate(
-        self, requests: Sequence[Request], width: int, batch_rows: int, should_stop: Callable[[], bool]
+        self,
+        requests: Sequence[Request],
+        width: int,
+        batch_rows: int,
+        should_stop: Callable[[], bool],
+        may_begin: Callable[[], bool] = always,
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index, completion) batch after batch; see `Engine.generate`."""
         start = 0
-        while start < len(requests) and not should_stop():
+        while start < len(requests) and not should_stop() and may_begin():
             rows = self._room.rows(batch_rows)
             batch = requests[start : start + rows]
             try:

@@ -16,6 +16,8 @@ from enrich.quality.lexicon import tokens_of
 _SHINGLE = 3  # words
 _PERMUTATIONS, _BANDS = 64, 16
 _CLOSE = 0.8
+# Texts that are held against every other; of more, at some 1 kB each, only equal ones are found.
+_MOST_TEXTS = 200_000
 _FIGURES = re.compile(r"\d+")
 
 
@@ -38,7 +40,8 @@ class Duplicates:
         digest = hashlib.blake2b(" ".join(tokens).encode(), digest_size=12).digest()
         if digest in self._by_digest:
             return self._by_digest[digest]
-        found = self._near(number, tokens) if self._rensa is not None and len(tokens) > _SHINGLE else None
+        can_be_near = self._rensa is not None and len(tokens) > _SHINGLE
+        found = self._near(number, tokens) if can_be_near else None
         self._by_digest[digest] = number if found is None else found
         return found
 
@@ -49,6 +52,7 @@ class Duplicates:
         near = [other for other in self._index.query(hashed) if hashed.jaccard(self._hashes[other]) >= _CLOSE]
         if near:
             return int(min(near))
-        self._index.insert(number, hashed)
-        self._hashes[number] = hashed
+        if len(self._hashes) < _MOST_TEXTS:
+            self._index.insert(number, hashed)
+            self._hashes[number] = hashed
         return None

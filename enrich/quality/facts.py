@@ -46,7 +46,10 @@ def contradicted_number(reading: Reading, limits: Limits) -> str | None:
 def _other_sides(said: Numbers, stated: Numbers) -> str | None:
     """Find sides, such as 24 x 18 in, where the row has some and these are not among them."""
     ours, theirs = _sides(said), _sides(stated)
+    bare = {value for value, _ in stated.bare}  # its row may leave the unit out
     for shown, sides in ours.items():
+        if {quantity.number for quantity in said.quantities if quantity.shown == shown} <= bare:
+            continue
         if theirs and not any(_within(sides, others) or _within(others, sides) for others in theirs.values()):
             return f"says {shown}; the row {', '.join(theirs)}"
     return None
@@ -130,7 +133,10 @@ def contradicted_model(reading: Reading, limits: Limits) -> str | None:
     row = reading.row.known
     for name, number in _MODEL.findall(reading.text.replace("iP", "IP")):
         key = name.lower()
-        if key in stated and key not in _NO_MODEL and _digits(number) not in map(_digits, stated[key] | row):
+        if key not in stated or key in _NO_MODEL:
+            continue
+        # "Frozen 2" may be of "Frozen 2031", where the rest of the number is something else's.
+        if not any(digits.startswith(_digits(number)) for digits in map(_digits, stated[key] | row)):
             return f"says {name} {number}; the row {name} {', '.join(sorted(stated[key]))}"
     return None
 
@@ -202,7 +208,7 @@ class _Mention:
 
 
 def _material_mentions(words: Words) -> list[_Mention]:
-    found = _materials().phrases.find(words.tokens, words.known)
+    found = _materials().phrases.find(words.tokens, words.places)
     return [_Mention(start, end, name) for start, end, name in found if name]
 
 
@@ -284,7 +290,7 @@ _MANY_COLORS = frozenset(
 
 
 def _color_mentions(words: Words) -> list[_Mention]:
-    found = _colors().find(words.tokens, words.known)
+    found = _colors().find(words.tokens, words.places)
     return [_Mention(start, end, name) for start, end, name in found if name]
 
 
@@ -416,10 +422,7 @@ _NO_MAKER = frozenset(
 def product_not_named(reading: Reading, limits: Limits) -> str | None:
     """Find no word for what the product is: neither its title's head noun nor its category's."""
     nouns = _nouns(reading) - _OWN_NOUNS
-    if not nouns or any(stem(token) in nouns for token in reading.known if token.startswith(_beginnings(nouns))):
+    beginnings = tuple(noun[:3] for noun in nouns)
+    if not nouns or any(stem(token) in nouns for token in reading.known if token.startswith(beginnings)):
         return None
     return f"says nothing of {' or '.join(sorted(nouns))}"
-
-
-def _beginnings(nouns: frozenset[str]) -> tuple[str, ...]:
-    return tuple(noun[:3] for noun in nouns)

@@ -173,7 +173,7 @@ def prompt_leak(reading: Reading, limits: Limits) -> str | None:
 
 
 def _phrase(lexicon: str, reading: Reading) -> str | None:
-    for start, end, _ in _phrases(lexicon).find(reading.tokens, reading.known):
+    for start, end, _ in _phrases(lexicon).find(reading.tokens, reading.places):
         return f"says '{' '.join(reading.tokens[start:end])}'"
     return None
 
@@ -367,8 +367,8 @@ def banned_word(reading: Reading, limits: Limits) -> str | None:
 
 
 def _forbidden(phrases: Phrases[str], reading: Reading) -> str | None:
-    for _, _, phrase in phrases.find(reading.tokens, reading.known):
-        if not any(value == phrase for _, _, value in phrases.find(reading.row.tokens, reading.row.known)):
+    for _, _, phrase in phrases.find(reading.tokens, reading.places):
+        if not any(value == phrase for _, _, value in phrases.find(reading.row.tokens, reading.row.places)):
             return f"says '{phrase}'"
     return None
 
@@ -382,7 +382,7 @@ def _profanities() -> Phrases[None]:
 
 def profanity(reading: Reading, limits: Limits) -> str | None:
     """Find a word of the package badwords-py's English list that the row does not have."""
-    for start, end, _ in _profanities().find(reading.tokens, reading.known):
+    for start, end, _ in _profanities().find(reading.tokens, reading.places):
         words = reading.tokens[start:end]
         if not set(words) <= reading.row.known:
             return f"says '{' '.join(words)}'"

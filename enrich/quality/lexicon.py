@@ -34,22 +34,21 @@ class Phrases(Generic[T]):
         for candidates in self._by_first.values():
             candidates.sort(key=lambda candidate: -len(candidate[0]))
 
-    def find(self, tokens: Sequence[str], known: frozenset[str] | set[str]) -> Iterator[tuple[int, int, T]]:
+    def find(self, tokens: Sequence[str], places: Mapping[str, Sequence[int]]) -> Iterator[tuple[int, int, T]]:
         """Yield (first token, token after the last, value) from left to right, the longest phrase at each place.
 
-        `known` is the set of `tokens`: most texts have no first word of any phrase, and are done with at once.
+        `places` are where each of `tokens` stands: only the first words of phrases are looked at.
         """
-        if self._by_first.keys().isdisjoint(known):
-            return
-        place, end = 0, len(tokens)
-        while place < end:
-            for words, value in self._by_first.get(tokens[place], ()):
+        firsts = self._by_first.keys() & places.keys()
+        end = 0
+        for place in sorted(place for first in firsts for place in places[first]):
+            if place < end:
+                continue
+            for words, value in self._by_first[tokens[place]]:
                 if len(words) == 1 or tuple(tokens[place : place + len(words)]) == words:
-                    yield place, place + len(words), value
-                    place += len(words)
+                    end = place + len(words)
+                    yield place, end, value
                     break
-            else:
-                place += 1
 
 
 @cache

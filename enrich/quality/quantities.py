@@ -188,8 +188,13 @@ def _quantity(text: str, number: _Number, chain: list[_Number]) -> Quantity:
     return Quantity(kind, number.value * factor, number.value, shown, len(chain), _ROLES.get(name, name))
 
 
+_IN_MODEL = re.compile(r"[A-Z]-$")  # `XT-30 Female`: no thirty of anything
+
+
 def _count(text: str, number: _Number, shown: str) -> Count | None:
     if number.value != int(number.value) or "/" in shown or text[number.start - 1 : number.start] == ":":
+        return None
+    if _IN_MODEL.search(text[max(0, number.start - 3) : number.start]):
         return None
     if _SET_OF.search(text[max(0, number.start - 14) : number.start]):
         return Count("piece", number.value, f"of {shown}")

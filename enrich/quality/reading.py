@@ -40,9 +40,17 @@ class Words:
         return tokens_of(self.text)
 
     @cached_property
+    def places(self) -> dict[str, list[int]]:
+        """Where each word stands, rising."""
+        places: dict[str, list[int]] = {}
+        for place, token in enumerate(self.tokens):
+            places.setdefault(token, []).append(place)
+        return places
+
+    @cached_property
     def known(self) -> set[str]:
         """The set of words."""
-        return set(self.tokens)
+        return set(self.places)
 
 
 class Reading(Words):

@@ -18,7 +18,7 @@ from enrich.quality.verdict import Failure, Severity, Verdict
 
 FLAG, RETRY, OFF = Severity.FLAG, Severity.RETRY, Severity.OFF
 # When rules judge otherwise than they did, this rises, and published texts are judged again.
-_EDITION = 1
+_EDITION = 2
 # What is wrong with a text that is longer shows in its beginning.
 _LONGEST_READ = 20_000
 
@@ -33,6 +33,7 @@ class Rule:
     severity: Severity
     check: Check
     needs: str = ""  # the module that it can't do without
+    across: bool = False  # looks at all texts together, once they are there: see `enrich.quality.duplicates`
 
     @property
     def about(self) -> str:
@@ -44,6 +45,12 @@ class Rule:
         """Whether what it needs is installed."""
         return not self.needs or util.find_spec(self.needs) is not None
 
+
+def _near_duplicate(_: Reading, __: Limits) -> None:
+    """Find nearly the words of another product's text."""
+
+
+NEAR_DUPLICATE = "near_duplicate"
 
 RULES = {
     rule.name: rule
@@ -78,6 +85,7 @@ RULES = {
         Rule("unstated_number", FLAG, facts.unstated_number),
         Rule("unstated_material", FLAG, facts.unstated_material),
         Rule("unstated_color", FLAG, facts.unstated_color),
+        Rule(NEAR_DUPLICATE, FLAG, _near_duplicate, across=True),
     )
 }
 UNSTATED = ("unstated_number", "unstated_material", "unstated_color", "other_brand")
@@ -117,7 +125,8 @@ class Rulebook:
     def _set(self, severities: dict[str, Severity], limits: Limits, settings: Mapping[str, Setting]) -> None:
         for name, value in settings.items():
             if name == _ALL:
-                severities = dict.fromkeys(severities, _severity(name, value))
+                severity = _severity(name, value)
+                severities = {name: min(severity, FLAG) if RULES[name].across else severity for name in severities}
             elif name in severities:
                 severities[name] = _severity(name, value)
             else:
@@ -127,12 +136,17 @@ class Rulebook:
             if least > most:
                 raise ConfigError(f"min_{what} = {least} is more than max_{what} = {most}")
         for name, severity in severities.items():
+            if RULES[name].across and severity > FLAG and name in settings:
+                raise ConfigError(
+                    f"{name} = {settings[name]!r} can be off or flag: it is told when all texts are there"
+                )
             if severity and not RULES[name].available and name in settings:
                 raise ConfigError(f"{name} needs the extra `quality`: pip install 'enrich[quality]'")
         self._told = severities
         self.limits = limits
         self.severities = {name: severity if RULES[name].available else OFF for name, severity in severities.items()}
-        self._active = [(RULES[name], severity) for name, severity in self.severities.items() if severity]
+        active = [(RULES[name], severity) for name, severity in self.severities.items() if severity]
+        self._active = [(rule, severity) for rule, severity in active if not rule.across]
         self.digest = self._digest()
 
     def over(self, settings: Mapping[str, Setting]) -> Rulebook:

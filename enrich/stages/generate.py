@@ -23,13 +23,10 @@ from enrich.stages.survey import Survey
 
 # Rows planned before they are generated: enough that every bucket's batches are full, few enough for memory.
 _WINDOW_ROWS = 32_768
-# How many batches' rows the engine is given at once: enough that it seldom runs with empty slots, few enough that a
-# deadline is met within minutes.
-_BATCHES_AT_ONCE = 4
 
 
 class _TimeIsUp(Exception):
-    """There is no time for another batch before the deadline."""
+    """There is no time for more rows before the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +143,29 @@ def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: 
 def _completions(
     run: Run, requests: Sequence[Request], edge: int, checkpoint: Checkpoint
 ) -> Iterator[tuple[int, Completion]]:
-    """Yield (index into `requests`, completion) as rows finish. Raises _TimeIsUp if there is no time for more."""
-    config = run.config
-    batch_rows = buckets.batch_rows(edge, run.params.max_new_tokens, config.batch_size, config.batch_tokens)
-    for start in range(0, len(requests), batch_rows * _BATCHES_AT_ONCE):
-        batch = requests[start : start + batch_rows * _BATCHES_AT_ONCE]
-        positions = len(batch) * (edge + run.params.max_new_tokens)
-        if not run.deadline.allows(positions):
-            raise _TimeIsUp
-        started = time.monotonic()
-        for index, completion in run.engine.generate(batch, edge, batch_rows, lambda: run.should_stop() != 0):
-            yield start + index, completion
-        stop_if_asked(run, committed(checkpoint))
-        seconds = time.monotonic() - started
-        run.generating_seconds += seconds
-        run.deadline.learn(positions, seconds)
-        rows = sum(request.attempt == 1 for request in batch)
-        run.meter.note(edge, rows, len(batch), run.stats, seconds)
+    """Yield (index into `requests`, completion) as rows finish. Raises _TimeIsUp if there is no time for all."""
+    config, stats, deadline = run.config, run.stats, run.deadline
+    new_tokens = run.params.max_new_tokens
+    batch_rows = buckets.batch_rows(edge, new_tokens, config.batch_size, config.batch_tokens)
+    has_time = True
+
+    def may_begin() -> bool:
+        nonlocal has_time
+        has_time = deadline.allows(batch_rows * (edge + new_tokens), stats.prefill_positions + stats.decode_positions)
+        return has_time
+
+    started = time.monotonic()
+    deadline.resume(stats.prefill_positions + stats.decode_positions)
+    finished = 0
+    for numbered in run.engine.generate(requests, edge, batch_rows, lambda: run.should_stop() != 0, may_begin):
+        yield numbered
+        finished += 1
+    seconds = time.monotonic() - started
+    run.generating_seconds += seconds
+    run.meter.note(edge, finished * (requests[0].attempt == 1), finished, stats, seconds)
+    stop_if_asked(run, committed(checkpoint))
+    if finished < len(requests) and not has_time:
+        raise _TimeIsUp
 
 
 def _judged(run: Run, row: Row, request: Request, completion: Completion) -> _Try:

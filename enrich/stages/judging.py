@@ -13,14 +13,14 @@ from enrich.generation import EDITED, QUARANTINED, Outcome, text_digest
 from enrich.outcomes import OutcomeReader, read_outcomes
 from enrich.output import facts_or_none
 from enrich.product import Product
-from enrich.quality import RULES, SENTENCE_DROPPED
+from enrich.quality import NEAR_DUPLICATE, RULES, SENTENCE_DROPPED
 from enrich.stages.setup import LEFT_BEHIND, Run, committed, stop_if_asked
 from enrich.stages.survey import Survey
 
 log = logging.getLogger("enrich")
 
 # What cleaning has done to a text stays true of it, whatever the rules are.
-_LASTING = {"repeated_sentence", "cut_to_sentence", "attributes_dropped", SENTENCE_DROPPED}
+_LASTING = {"repeated_sentence", "cut_to_sentence", "attributes_dropped", SENTENCE_DROPPED, NEAR_DUPLICATE}
 
 
 def judge_again(run: Run, survey: Survey, checkpoint: Checkpoint) -> Survey:

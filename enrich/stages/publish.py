@@ -26,6 +26,7 @@ from enrich.errors import ReconciliationError, TooManyQuarantined, TooMuchDrift
 from enrich.generation import (
     EDITED,
     GENERATED,
+    GENERATION_TYPE,
     KEPT,
     PENDING,
     QUARANTINED,
@@ -36,6 +37,7 @@ from enrich.generation import (
 )
 from enrich.outcomes import OutcomeReader, outcome_table, read_outcomes
 from enrich.output import OutputWriter, facts_or_none
+from enrich.quality import NEAR_DUPLICATE, Duplicates
 from enrich.quarantine import QuarantineWriter
 from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked
 from enrich.stages.survey import DESCRIBED, Survey
@@ -51,9 +53,10 @@ def publish(
     config = run.config
     tally = _Tally()
     joined = 0
+    duplicates = Duplicates()
     scratch = config.output_path.with_name(f".{config.output_path.name}.carried")
     with (
-        OutputWriter(config.output_path, run.catalog.schema, config.output_column) as writer,
+        OutputWriter(config.output_path, run.published_schema, config.output_column) as writer,
         _changes(run) as changes,
         QuarantineWriter(config.output_path, run.previous_path) as quarantine,
         closing(survey.carried.outcomes(scratch)) as carried,
@@ -65,7 +68,9 @@ def publish(
             outcomes = pa.concat_tables([made.take_below(end), reused.take_below(end)])
             joined += len(outcomes)
             texts, generations = _joined(run, survey, products, outcomes, checkpoint.run_id, partial=partial)
-            changes.write(writer.write(batch, texts, generations))
+            generations = _told_near(run, duplicates, products, texts, generations)
+            listed = run.listing.add(batch, products, texts)
+            changes.write(writer.write(listed, texts, generations))
             _quarantine(quarantine, products, outcomes)
             tally.add(texts, generations)
         counts = tally.counts
@@ -142,6 +147,27 @@ def _joined(
     return pc.if_else(pa.array(is_old), products.descriptions_where(described), texts), generations
 
 
+def _told_near(
+    run: Run, duplicates: Duplicates, products: Products, texts: pa.StringArray, generations: pa.StructArray
+) -> pa.StructArray:
+    """Flag those of this run's texts that are nearly the words of another product's before them."""
+    made = np.flatnonzero(pc.equal(generations.field("status"), GENERATED))
+    near = [
+        place
+        for place, product in zip(made.tolist(), products.at(made), strict=True)
+        if run.rulebook(product).severities[NEAR_DUPLICATE]
+        and duplicates.add(product.ordinal, texts[place].as_py()) is not None
+    ]
+    if not near:
+        return generations
+    fields = {field.name: generations.field(field.name) for field in GENERATION_TYPE}
+    flags = fields["flags"].to_pylist()
+    for place in near:
+        flags[place] = [*flags[place], NEAR_DUPLICATE]
+    fields["flags"] = pa.array(flags, fields["flags"].type)
+    return pa.StructArray.from_arrays(list(fields.values()), fields=list(GENERATION_TYPE))
+
+
 def _quarantine(writer: QuarantineWriter, products: Products, outcomes: pa.Table) -> None:
     """List a batch's quarantined rows."""
     listed = outcomes.filter(pc.equal(pc.struct_field(outcomes["generation"], "status"), QUARANTINED))
@@ -198,7 +224,7 @@ def _before(run: Run) -> dict[str, Any] | None:
 def _changes(run: Run) -> ChangesWriter:
     config = run.config
     path = Path(config.changes) if config.changes else None
-    return ChangesWriter(path, run.previous_path, run.catalog.schema, run.catalog.roles.id, config.output_column)
+    return ChangesWriter(path, run.previous_path, run.published_schema, run.catalog.roles.id, config.output_column)
 
 
 def _facts(run: Run, summary: Summary, profile: Profile) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 import enrich
 from enrich.catalog import Catalog, RoleOptions
 from enrich.catalog.sharded import ShardOfCatalog
@@ -27,6 +29,7 @@ from enrich.engine.protocol import Engine, EngineStats, SamplingParams
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import CatalogError, ConfigError, Interrupted
 from enrich.keys import digest
+from enrich.listing import Listing, most_characters
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
 from enrich.quality import Rulebook, clean_text
@@ -83,11 +86,19 @@ class Run:
     @cached_property
     def rulebooks(self) -> dict[Category, Rulebook]:
         """The categories' rules, the run's own settings over them. Raises ConfigError if one can't be."""
-        return rulebooks(self.categories, self.config.rule_settings(), strict_facts=self.config.strict_facts)
+        most = most_characters(self.config.channels or ())
+        settings = {"max_characters": str(most)} if most else {}
+        return rulebooks(self.categories, settings | self.config.rule_settings(), strict_facts=self.config.strict_facts)
 
     def rulebook(self, product: Product) -> Rulebook:
         """Return the rules for a product."""
         return self.rulebooks[self.categories.of(product)]
+
+    @cached_property
+    def listing(self) -> Listing:
+        """The columns that are added for shops and channels."""
+        config = self.config
+        return Listing(seo=config.seo, channels=config.channels or (), overwrite=config.overwrite)
 
     @property
     def rules_digest(self) -> str:
@@ -121,6 +132,14 @@ class Run:
     def previous_path(self) -> Path:
         """Where the texts of the run before are."""
         return Path(self.config.previous) if self.config.previous else self.config.published_path
+
+    @cached_property
+    def published_schema(self) -> pa.Schema:
+        """The catalog's columns and those of the listing. Raises CatalogError if one can't be filled."""
+        try:
+            return self.listing.extend(self.catalog.schema)
+        except CatalogError as error:
+            raise CatalogError(f"{self.config.catalog}: {error}") from error
 
     @property
     def longest_prompt(self) -> int:
@@ -181,6 +200,7 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     categories = Categories(template, Path(config.categories) if config.categories else None)
     run = Run(config, catalog, files, categories, params, should_stop, deadline)
     run.rulebooks  # noqa: B018 - a setting that can't be is to be told before anything is read
+    run.published_schema  # noqa: B018 - nor a column that can't be filled
     return run
 
 

@@ -248,8 +248,9 @@ def test_changes_need_ids(enrich, frame: pl.DataFrame, tmp_path: Path) -> None:
 
 class SlowEngine(continuous.ContinuousEngine):
     def generate(self, *arguments: Any):
-        time.sleep(1.2)
-        yield from super().generate(*arguments)
+        for numbered in super().generate(*arguments):
+            time.sleep(0.15)
+            yield numbered
 
 
 @pytest.fixture

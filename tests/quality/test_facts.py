@@ -100,6 +100,9 @@ def test_what_the_row_does_not_bear_out(rule: str, of: Product, text: str) -> No
         ("contradicted_count", OAK, "A table for two people and 3 lamps."),
         ("contradicted_model", PHONE, "It fits the iPhone 13 and iPhone 13 Pro."),
         ("contradicted_model", PHONE, "It fits the Galaxy S21 case."),
+        ("contradicted_model", row("Frozen 2031 Light Pad"), "Draw with the friends of Frozen 2."),
+        ("contradicted_number", row("Drive Shaft, 3.56-4.5, 90.5-114.8mm"), "A 3.56 x 4.5 mm steel shaft."),
+        ("contradicted_count", row("XT60 Male To XT-30 Female Adapter"), "It has two female XT30 plugs."),
     ],
 )
 def test_what_the_row_bears_out_or_leaves_open(rule: str, of: Product, text: str) -> None:

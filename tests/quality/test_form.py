@@ -94,6 +94,7 @@ def test_what_a_rule_finds(rule: str, text: str, title: str) -> None:
         ("foreign_script", "東京の小さなテーブル。ランプを置けます。", "東京テーブル"),
         ("foreign_script", "Дубовый стол IKEA Lack держит лампу.", "Дубовый стол"),
         ("foreign_language", "This table is made of oak and holds a lamp for your book.", "Sans Pareil side table"),
+        ("foreign_language", "This is the guitar for a player of the old school.", "Les Paul Standard Plus-Top Guitar"),
         ("foreign_language", "Der Tisch ist aus Eiche und mit einem Fach für das Buch.", "Tisch aus Eiche mit Fach"),
         ("claim", "Guaranteed to hold a lamp, this oak table stands well.", "Guaranteed Oak side table"),
         ("claim", "The guarantor of calm, this oak table holds a lamp.", ""),

@@ -6,6 +6,7 @@ import pytest
 
 from enrich.quality import lexicon
 from enrich.quality.lexicon import Phrases, entries, groups, tokens_of
+from enrich.quality.reading import Words
 
 LEXICONS = sorted((Path(lexicon.__file__).parent.parent / "lexicons").glob("*.txt"))
 # Where Pint says it otherwise, or knows no such unit.
@@ -58,5 +59,6 @@ def test_plain_colors_are_in_a_family() -> None:
 
 def test_phrases_are_whole_words_the_longest_first() -> None:
     phrases = Phrases({"cast iron": "cast iron", "iron": "iron", "iron on": ""})
-    tokens = tokens_of("Cast-iron, environmental IRON; iron on low.")
-    assert list(phrases.find(tokens, set(tokens))) == [(0, 2, "cast iron"), (3, 4, "iron"), (4, 6, "")]
+    text = "Cast-iron, environmental IRON; iron on low."
+    tokens = tokens_of(text)
+    assert list(phrases.find(tokens, Words(text).places)) == [(0, 2, "cast iron"), (3, 4, "iron"), (4, 6, "")]
