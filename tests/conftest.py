@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="enrich-tests-")  # a test tells the user's machine nothing
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported anywhere
 os.environ["ENRICH_RULES"] = "all=off"  # random weights write nothing that a rule would let pass
 
@@ -20,6 +19,10 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from enrich import RunConfig, job
+
+# What runs took is noted in the user's cache, where the tests' runs have no business.
+_CACHE = tempfile.TemporaryDirectory(prefix="enrich-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # CI tries the same examples every time, so that a red run means a change; elsewhere each run tries new ones.
 settings.register_profile("ci", derandomize=True)

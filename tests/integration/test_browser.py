@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,14 +121,51 @@ def test_two_outputs_are_compared(browser: Any, enrich: Callable[..., Any], tmp_
             assert shown.locator("#sample-rows > .row:visible").count() > 5
 
 
+# Python reads it when it starts: whoever is called, other than this machine itself, is noted.
+NOTE_CALLS = """
+import os, socket
+def noted(name):
+    original = getattr(socket.socket, name)
+    def call(self, address):
+        if self.family != socket.AF_UNIX and not str(address[0]).startswith(("127.", "::1", "localhost", "0.0.0.0")):
+            with open(os.environ["CALLS"], "a") as file:
+                print(address, file=file)
+        return original(self, address)
+    setattr(socket.socket, name, call)
+noted("connect"), noted("connect_ex")
+original = socket.getaddrinfo
+def asked(host, *others, **named):
+    if host not in (None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"):
+        with open(os.environ["CALLS"], "a") as file:
+            print(host, file=file)
+    return original(host, *others, **named)
+socket.getaddrinfo = asked
+"""
+
+
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with demo("home-mini", environment=os.environ | {"HF_HUB_OFFLINE": "1"}) as served:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    directory = tmp_path_factory.mktemp("site")
+    calls = directory / "calls"
+    (directory / "sitecustomize.py").write_text(NOTE_CALLS)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(directory), "CALLS": str(calls)}
+    with demo("home-mini", environment=environment) as served:
         yield served
+    assert not calls.exists(), calls.read_text()
+
+
+def test_a_call_to_another_machine_would_be_noted(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOTE_CALLS)
+    code = "import socket; s = socket.socket(); s.settimeout(0.1); s.connect_ex(('192.0.2.1', 9))"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "CALLS": str(tmp_path / "calls")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert "192.0.2.1" in (tmp_path / "calls").read_text()
 
 
 def test_the_demo_listens_on_this_machine_alone(address: str) -> None:
     assert address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(f"{address}/config") as answer:
+        assert json.load(answer)["analytics_enabled"] is False
     with pytest.raises(OSError), socket.create_connection((_own_address(), int(address.rpartition(":")[2])), 2):
         pass
 
@@ -159,7 +200,7 @@ def test_the_demo_writes_from_a_product_and_from_a_typed_prompt(
 def test_the_demo_says_what_is_wrong_with_an_attribute(browser: Any, address: str) -> None:
     with page(browser, address) as shown:
         shown.locator("#attributes textarea").fill("<img src=x onerror=alert(1)>")
-        shown.get_by_text("write name and value", exact=False).first.wait_for(timeout=20_000)
+        shown.get_by_text("write name and value", exact=False).first.wait_for(timeout=60_000)
         assert shown.locator("img[src=x]").count() == 0
 
 
@@ -169,9 +210,9 @@ def test_a_catalog_that_is_uploaded_comes_back_enriched(browser: Any, address: s
         shown.on("dialog", lambda _: pytest.fail("a script of the catalog ran"))
         shown.get_by_role("tab", name="A catalog").click()
         shown.locator("#upload input[type=file]").set_input_files(tmp_path / "shop.csv")
-        shown.get_by_text("shop.csv").first.wait_for(timeout=20_000)
+        shown.get_by_text("shop.csv").first.wait_for(timeout=60_000)
         shown.locator("#run").click()
-        shown.get_by_text("8 rows").first.wait_for(timeout=90_000)
+        shown.get_by_text("8 rows").first.wait_for(timeout=180_000)
         with shown.expect_download() as coming:
             shown.locator("#download a[download]").first.click()
         coming.value.save_as(tmp_path / "back.parquet")
