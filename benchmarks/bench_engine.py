@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -87,6 +88,8 @@ def run_engine(kind: type, model: Any, params: SamplingParams, requests: Sequenc
 @torch.inference_mode()
 def run_generate(model: Any, params: SamplingParams, requests: Sequence[Request], batch: int) -> None:
     """Generate the usual way: sorted by length, left-padded, one batch after the other."""
+    ours = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")  # its default, faster than the plain one that float32 texts need
     ordered = sorted(requests, key=lambda request: len(request.prompt_token_ids))
     for start in range(0, len(ordered), batch):
         rows = [request.prompt_token_ids for request in ordered[start : start + batch]]
@@ -97,6 +100,7 @@ def run_generate(model: Any, params: SamplingParams, requests: Sequence[Request]
             input_ids=ids, attention_mask=mask, max_new_tokens=params.max_new_tokens, pad_token_id=0,
             do_sample=params.temperature > 0, temperature=params.temperature or None, top_k=params.top_k,
         )  # fmt: skip
+    model.set_attn_implementation(ours)
 
 
 def check(make: Callable[[], Any], device: str) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def main() -> None:
     parser.add_argument("--slots", default="64,256")
     parser.add_argument("--dtype", default="bfloat16" if torch.cuda.is_available() else "float32")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--repeat", type=int, default=2, help="runs of each case, of which the best counts")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each case, in alternation; medians are printed")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     transformers.logging.set_verbosity_error()
@@ -150,18 +154,24 @@ def main() -> None:
     ragged = make_requests(args.rows, model.config.vocab_size, ragged=True)
     for slots in map(int, args.slots.split(",")):
         for case, params in CASES.items():
-            for peer in ("engine", "generate"):
-
-                def work(peer: str = peer, params: SamplingParams = params, slots: int = slots) -> Any:
-                    if peer == "engine":
-                        return run_engine(ContinuousEngine, model, params, fixed, slots)
-                    return run_generate(model, params, fixed, slots)
-
-                if device == "cuda":
+            peers = {
+                "engine": lambda p=params, s=slots: run_engine(ContinuousEngine, model, p, fixed, s),
+                "generate": lambda p=params, s=slots: run_generate(model, p, fixed, s),
+            }
+            if device == "cuda":
+                for work in peers.values():
                     work()  # warm-up
-                seconds = min(clock(work, device)[0] for _ in range(args.repeat))
-                line = {"peer": peer, "case": case, "rows": slots, "seconds": round(seconds, 3)}
-                print(json.dumps(line | {"tokens_per_second": round(len(fixed) * NEW_TOKENS / seconds)}), flush=True)
+            seconds: dict[str, list[float]] = {peer: [] for peer in peers}
+            for _ in range(args.repeat):  # in alternation, since a shared machine's speed drifts
+                for peer, work in peers.items():
+                    seconds[peer].append(clock(work, device)[0])
+            for peer in peers:
+                middle = statistics.median(seconds[peer])
+                line = {"peer": peer, "case": case, "rows": slots, "seconds": round(middle, 3)}
+                print(json.dumps(line | {"tokens_per_second": round(len(fixed) * NEW_TOKENS / middle)}), flush=True)
+            ratios = sorted(theirs / ours for ours, theirs in zip(*seconds.values(), strict=True))
+            line = {"case": case, "rows": slots, "times_as_fast": round(statistics.median(ratios), 2)}
+            print(json.dumps(line | {"from_to": [round(ratios[0], 2), round(ratios[-1], 2)]}), flush=True)
         params = SamplingParams(RAGGED[1], temperature=0.8, top_k=50, top_p=1.0, repetition_penalty=1.0)
         seconds, (_, stats) = clock(lambda s=slots, p=params: run_engine(ContinuousEngine, model, p, ragged, s), device)
         useful = 1 - stats.decode_waste

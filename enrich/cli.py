@@ -594,6 +594,12 @@ _SHARE = click.FloatRange(0, 1, max_open=True)
     type=click.FloatRange(0, 0.9),
     help="Share of a text's tokens shown wrongly, so that fewer texts are learned by heart.  [default: 0]",
 )
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    default=None,
+    help="Divide the finished model's logits by the number that suits the held-out texts best.",
+)
 @click.option("--lora", metavar="RANK", type=click.IntRange(1), help="Train adapters of this rank, then merge them.")
 @click.option(
     "--max-tokens",

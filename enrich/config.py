@@ -110,7 +110,7 @@ class RunConfig:
     )
     device: str = _option("auto", "Where to run the model.", choices=DEVICES)
     dtype: str = _option("auto", "Number format of the weights; auto: bfloat16 where it is fast.", choices=DTYPES)
-    batch_size: int = _option(64, "Rows generated at once; halved by itself when memory runs out.")
+    batch_size: int = _option(128, "Rows generated at once; halved by itself when memory runs out.")
     batch_tokens: int = _option(65536, "Most tokens, prompts and new ones, in a batch.")
     commit_rows: int = _option(256, "Rows after which finished texts are committed to the checkpoint.")
     commit_seconds: float = _option(30.0, "Seconds after which finished texts are committed to the checkpoint.")

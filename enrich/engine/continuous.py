@@ -9,6 +9,7 @@ Shapes: S slots, P rows of a prefill, W prompt width, L = W + new tokens, V voca
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ import torch
 from torch import Tensor
 
 from enrich.engine import sampling
+from enrich.engine.cohorts import CohortBatch
+from enrich.engine.crew import side_by_side
+from enrich.engine.forward import Forward, forward_of
 from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
@@ -28,6 +32,7 @@ KINDS = frozenset(
     "codegen cohere gemma glm4 gpt2 gpt_bigcode gpt_neox gptj granite helium llama mistral olmo2 opt phi phi3 qwen2"
     " qwen3 smollm3 stablelm starcoder2".split()
 )
+_ROWS_OF_A_WORKER = 32  # the fewest for which another thread is worth its while
 _GPU_CHECK_EVERY = 4  # decode steps between two looks at what they drew: a look waits for the device
 
 
@@ -48,6 +53,7 @@ class ContinuousEngine:
         self._ends = set(take_over(model, end_token_id))
         self._steps = _GPU_CHECK_EVERY if model.device.type == "cuda" else 1
         self._room = Room(model)
+        self._forward = forward_of(model)
 
     def generate(
         self,
@@ -58,6 +64,9 @@ class ContinuousEngine:
         may_begin: Callable[[], bool] = always,
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index, completion) as rows finish, the shorter texts first; see `Engine.generate`."""
+        if self._forward:
+            yield from self._in_cohorts(self._forward, requests, width, batch_rows, should_stop, may_begin)
+            return
         waiting = deque(enumerate(requests))
         while waiting and not should_stop() and may_begin():
             # On a CPU no more slots than there are rows; elsewhere bits depend on their number, so it stays the same.
@@ -72,6 +81,43 @@ class ContinuousEngine:
                     waiting.extendleft(reversed(batch.give_back()))
                 del batch
                 self._room.shrink(slots, width, self._params.max_new_tokens, error)
+
+    def _in_cohorts(
+        self,
+        forward: Forward,
+        requests: Sequence[Request],
+        width: int,
+        batch_rows: int,
+        should_stop: Callable[[], bool],
+        may_begin: Callable[[], bool],
+    ) -> Iterator[tuple[int, Completion]]:
+        # The shortest first, so that the rows of a cohort are about equally long.
+        waiting = deque(sorted(enumerate(requests), key=lambda one: len(one[1].prompt_token_ids)))
+        rows = min(self._room.rows(batch_rows), len(waiting))
+        threads = torch.get_num_threads()
+        workers = max(1, min(threads, rows // _ROWS_OF_A_WORKER)) if forward.is_small else 1
+        share = -(-rows // workers)
+        asking = threading.Lock()
+
+        def has_time() -> bool:
+            with asking:
+                return may_begin()
+
+        def work(stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
+            while waiting and not stop() and has_time():
+                slots = self._room.rows(share)
+                batch = CohortBatch(forward, self._params, self.stats, self._ends, slots)
+                try:
+                    yield from batch.run(waiting, stop, has_time)
+                except (MemoryError, RuntimeError) as error:
+                    waiting.extendleft(reversed(batch.give_back()))
+                    del batch
+                    self._room.shrink(slots, width, self._params.max_new_tokens, error)
+
+        if workers == 1:
+            yield from work(should_stop)
+        else:
+            yield from side_by_side([work] * workers, threads // workers, should_stop)
 
 
 class _Batch:

@@ -10,7 +10,7 @@ from enrich.errors import TryAgain
 
 # On a CPU, matrix products give a row the same float32 bits whatever rows stand beside it, if their number is a
 # multiple of the kernels' tile height (4 with AVX2). Rows are filled up to a multiple of this.
-_CPU_TILE_ROWS = 16
+TILE_ROWS = 16
 
 
 class Room:
@@ -28,7 +28,7 @@ class Room:
 
     def filled(self, rows: int, most: int) -> int:
         """Return how many rows to compute for so many, filler included: `most` where bits depend on the number."""
-        return -(-rows // _CPU_TILE_ROWS) * _CPU_TILE_ROWS if self.same_bits else most
+        return -(-rows // TILE_ROWS) * TILE_ROWS if self.same_bits else most
 
     def shrink(self, rows: int, width: int, new_tokens: int, error: BaseException) -> None:
         """Take half as many rows from now on.
@@ -39,7 +39,7 @@ class Room:
             raise error
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        smallest = _CPU_TILE_ROWS if self.same_bits else 1
+        smallest = TILE_ROWS if self.same_bits else 1
         if rows <= smallest:
             raise TryAgain(
                 f"out of memory on {self._device} with {rows} rows of {width} + {new_tokens} tokens; free memory, or"

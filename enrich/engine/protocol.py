@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -55,6 +56,18 @@ class EngineStats:
     """Rows that are computed at once just now, """
     active_slots: int = 0
     """and how many of them have a text that is not done."""
+
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def count(
+        self, prompt_tokens: int = 0, prefill_positions: int = 0, generated_tokens: int = 0, decode_positions: int = 0
+    ) -> None:
+        """Add to the counts; threads of an engine may do so at the same time."""
+        with self._lock:
+            self.prompt_tokens += prompt_tokens
+            self.prefill_positions += prefill_positions
+            self.generated_tokens += generated_tokens
+            self.decode_positions += decode_positions
 
     @property
     def padding_waste(self) -> float:

@@ -7,6 +7,7 @@ that top-k and top-p leave.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,8 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
 def uniform(seeds: Tensor, attempts: Tensor, step: int | Tensor) -> Tensor:
     """Return one number in [0, 1) for each row: float64 [batch] (float32 where the device has no float64).
 
-    `step` is the number of tokens drawn before: one for all rows, or one each [batch].
+    `step` is the number of tokens drawn before: one for all rows, or one each [batch]. Shapes are broadcast, so that
+    seeds and attempts [batch, 1] and all steps [steps] give a table [batch, steps].
     """
     zeros = torch.zeros_like(seeds)
     words = philox((zeros + step, attempts, zeros, zeros), (seeds & _MASK, (seeds >> 32) & _MASK))
@@ -53,8 +55,15 @@ def penalize(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Tens
     """
     if not generated.shape[1] or (isinstance(penalty, float) and penalty == 1.0):
         return logits
+    return penalize_(logits.clone(), generated, penalty)
+
+
+def penalize_(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Tensor:
+    """Do the same in place."""
+    if not generated.shape[1] or (isinstance(penalty, float) and penalty == 1.0):
+        return logits
     scores = logits.gather(1, generated)
-    return logits.scatter(1, generated, torch.where(scores > 0, scores / penalty, scores * penalty))
+    return logits.scatter_(1, generated, torch.where(scores > 0, scores / penalty, scores * penalty))
 
 
 def choose(
@@ -70,14 +79,38 @@ def choose(
         columns = torch.arange(generated.shape[1], device=generated.device)
         generated = torch.where(columns < counts[:, None], generated, generated[:, :1])
         penalty = torch.where(counts > 0, penalty, 1.0)[:, None]
-    logits = penalize(logits, generated, penalty)
+    return draw(penalize(logits, generated, penalty), uniforms, params)
+
+
+def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
+    """Draw each row's next token by its scores [batch, vocabulary], which are penalized already: [batch]."""
+    on_cpu = logits.device.type == "cpu"  # where numpy does in microseconds what takes torch a millisecond
     if params.temperature == 0:
-        return logits.argmax(dim=1)
+        return torch.from_numpy(logits.numpy().argmax(axis=1)) if on_cpu else logits.argmax(dim=1)
     k = min(params.top_k or logits.shape[1], logits.shape[1])
-    scores, tokens = logits.topk(k, dim=1)  # likeliest first
+    scores, tokens = (_highest(logits, k), None) if on_cpu else logits.topk(k, dim=1)  # falling
     cumulative = torch.softmax(scores.to(uniforms.dtype) / params.temperature, dim=1).cumsum(dim=1)
     # Kept are the tokens before which less than top_p has been gathered; the first always is.
     last = (cumulative[:, :-1] < params.top_p * cumulative[:, -1:]).sum(dim=1, keepdim=True)
     target = uniforms[:, None] * cumulative.gather(1, last)
     index = torch.minimum((cumulative <= target).sum(dim=1, keepdim=True), last)
-    return tokens.gather(1, index).squeeze(1)
+    return _find(logits, scores, index) if tokens is None else tokens.gather(1, index).squeeze(1)
+
+
+def _highest(logits: Tensor, k: int) -> Tensor:
+    """Return each row's k highest scores, falling: which tokens have them is only asked of the one that is drawn."""
+    values = logits.numpy()
+    if k < values.shape[1]:
+        values = np.partition(values, values.shape[1] - k, axis=1)[:, -k:]
+    return torch.from_numpy(np.ascontiguousarray(np.sort(values, axis=1)[:, ::-1]))
+
+
+def _find(logits: Tensor, scores: Tensor, index: Tensor) -> Tensor:
+    """Return the token that has the score at `index` [batch, 1] of `scores`; of several, the one of its rank."""
+    wanted = scores.gather(1, index)
+    rank = (index.squeeze(1) - (scores > wanted).sum(dim=1)).numpy()
+    there = logits.numpy() == wanted.numpy()
+    tokens = there.argmax(axis=1)
+    for row in np.flatnonzero(rank):
+        tokens[row] = np.flatnonzero(there[row])[rank[row]]
+    return torch.from_numpy(tokens)

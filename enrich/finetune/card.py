@@ -51,6 +51,8 @@ Licence of the data: {{ data_license or "not stated; whoever publishes this mode
 The loss is taken on {% if recipe.learn_prompts %}prompt and text{% else %}the text alone{% endif %} and on the
 end-of-text token. Stopped after {{ "{:,}".format(metrics.steps) }} steps; the weights are those of step
 {{ "{:,}".format(metrics.best_step) }}.
+{%- if metrics.logits_divided_by != 1 %} Then all logits were divided by {{ metrics.logits_divided_by }} (temperature
+scaling, in the weights of the last layer norm), the number that suits the held-out texts best.{% endif %}
 {% if curve %}
 ![Loss over the steps]({{ curve }})
 {% endif %}

@@ -43,6 +43,7 @@ from enrich.finetune.base import (
     save,
     with_lora,
 )
+from enrich.finetune.calibration import divide_logits, final_norm, fit_temperature
 from enrich.finetune.dataset import Noised, PairDataset, batch_size, collate, figures, measure
 from enrich.finetune.pairs import Pair, split
 from enrich.progress import duration
@@ -61,7 +62,8 @@ class Recipe:
     Topin 2017). Both come down to 0 along a cosine. Training ends after `steps`, or `epochs` over the texts, or once
     `patience` evaluations in a row have brought no better loss; the best weights are kept. With patience 0 it goes on
     to the end, and the last ones are. `word_dropout` is the share of a text's tokens that the model is shown wrongly
-    while it learns the right ones (Bowman et al. 2016, section 3.1): it learns fewer texts by heart.
+    while it learns the right ones (Bowman et al. 2016, section 3.1): it learns fewer texts by heart. With `calibrate`
+    the finished model's logits are divided by the number that suits the held-out texts best.
     """
 
     steps: int = 4800
@@ -74,6 +76,7 @@ class Recipe:
     weight_decay: float = 0.05
     dropout: float = 0.0
     word_dropout: float = 0.0
+    calibrate: bool = False
     lora: int = 0
     max_tokens: int | None = None
     learn_prompts: bool = False
@@ -158,6 +161,8 @@ def train(
     if recipe.lora:
         model = with_lora(model, recipe.lora, recipe.dropout)
     trained = model.num_parameters(only_trainable=True)
+    if recipe.calibrate:
+        final_norm(model.get_base_model() if recipe.lora else model)  # to be told before hours of training
 
     log.info(
         "training %s parameters on %s texts, %s steps of %s, on %s",
@@ -175,8 +180,13 @@ def train(
         )
 
     model = trainer.model.merge_and_unload() if recipe.lora else trainer.model
+    temperature = fit_temperature(model, held_out_set) if recipe.calibrate else 1.0
+    if temperature != 1:
+        log.info("calibrated: all logits divided by %s", temperature)
+        divide_logits(model, temperature)
     metrics: dict[str, float] = figures(measure(model, tokenizer, held_out_set))
     metrics |= {
+        "logits_divided_by": temperature,
         "training_pairs": len(training_set),
         "held_out_pairs": len(held_out_set),
         "too_long": training_set.too_long,

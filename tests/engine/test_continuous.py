@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import random
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from engine_rows import WIDTH, make_requests, run
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from enrich.engine import sampling
+from enrich.engine.cohorts import CohortBatch
 from enrich.engine.continuous import KINDS, ContinuousEngine, can_run
-from enrich.engine.protocol import Engine, EngineStats, SamplingParams
+from enrich.engine.forward import Gpt2Forward, forward_of
+from enrich.engine.protocol import Engine, EngineStats, Request, SamplingParams
 from enrich.engine.reference import ReferenceEngine
 from enrich.errors import TryAgain
 
@@ -60,6 +66,58 @@ def test_the_tokens_are_those_of_the_reference_engine(model: torch.nn.Module, pa
     assert {completion.finish_reason for completion in expected} == {"stop", "length"}
 
 
+def test_five_hundred_ragged_prompts_have_the_reference_s_tokens(model: torch.nn.Module) -> None:
+    rng = random.Random(5)
+    requests = [replace(request, max_new_tokens=rng.randint(1, 24)) for request in make_requests(500, seed=9)]
+    expected = run(make_engine(ReferenceEngine, model, GREEDY), requests, 128)
+    assert run(make_engine(ContinuousEngine, model, GREEDY), requests, 128) == expected
+    assert len({completion.token_ids for completion in expected}) > 400
+
+
+@pytest.mark.parametrize(("hidden", "heads"), [(256, 4), (320, 4)])
+def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(
+    hidden: int, heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(4)
+    shape = GPT2Config(vocab_size=2000, n_positions=128, n_embd=hidden, n_layer=2, n_head=heads)
+    forward = forward_of(GPT2LMHeadModel(shape).eval())
+    assert forward
+    requests = [
+        Request(tuple(random.Random(seed).choices(range(1, 2000), k=seed % 40 + 1)), seed) for seed in range(150)
+    ]
+    seen: list[dict[int, list[bytes]]] = []
+    draw = sampling.draw
+    before = torch.get_num_threads()
+    for slots, order, threads in ((8, 1, 2), (32, -1, 1), (128, 1, 2)):
+        torch.set_num_threads(threads)
+        bits: dict[int, list[bytes]] = {}
+        batch = CohortBatch(forward, replace(SAMPLED, max_new_tokens=20), EngineStats(), {0}, slots)
+
+        def spy(logits: torch.Tensor, *rest: object, batch: CohortBatch = batch, bits: Any = bits) -> torch.Tensor:
+            rows = [row for cohort in batch._cohorts for row in cohort.rows]
+            for row, scores in zip(rows, logits, strict=True):
+                bits.setdefault(row.index, []).append(scores.numpy().tobytes())
+            return draw(logits, *rest)
+
+        monkeypatch.setattr(sampling, "draw", spy)
+        for _ in batch.run(deque(list(enumerate(requests))[::order]), lambda: False):
+            pass
+        seen.append(bits)
+    torch.set_num_threads(before)
+    assert len(seen[0]) == 150
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_thread_more_changes_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = make_requests(150)
+    tokens = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        tokens.append(run(make_engine(ContinuousEngine, gpt2().eval(), SAMPLED, stats := EngineStats()), requests, 128))
+        assert stats.prompt_tokens == sum(len(request.prompt_token_ids) for request in requests)
+    assert tokens[0] == tokens[1]
+
+
 def test_neither_slots_nor_order_nor_neighbours_change_a_row(model: torch.nn.Module) -> None:
     requests = make_requests(70)
     engine = make_engine(ContinuousEngine, model, SAMPLED)
@@ -106,32 +164,47 @@ def test_a_stop_leaves_the_rows_in_flight_out(model: torch.nn.Module) -> None:
     assert all(completion == expected[index] for index, completion in found.items())
 
 
+def before_every_pass(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, look: Callable[[int], None]) -> None:
+    """Have `look` called with the number of rows before the model decodes, or prefills, so many."""
+    forward, logits = model.forward, Gpt2Forward.logits
+
+    def of_transformers(*args: object, **kwargs: object) -> object:
+        look(len(kwargs["input_ids"]))  # type: ignore[arg-type]
+        return forward(*args, **kwargs)
+
+    def of_ours(self: Gpt2Forward, hidden: torch.Tensor) -> torch.Tensor:
+        look(len(hidden))
+        return logits(self, hidden)
+
+    monkeypatch.setattr(model, "forward", of_transformers)
+    monkeypatch.setattr(Gpt2Forward, "logits", of_ours)
+
+
 def test_memory_that_runs_out_halves_the_slots_and_redoes_only_rows_in_flight(
     model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = make_requests(90)
     expected = run(make_engine(ContinuousEngine, model, SAMPLED), requests, 64)
-    forward, widths = model.forward, []
+    widths: list[int] = []
 
-    def scarce(*args: object, **kwargs: object) -> object:
-        rows = len(kwargs["input_ids"])  # type: ignore[arg-type]
+    def scarce(rows: int) -> None:
         widths.append(rows)
-        if rows > 32 and len(widths) > 20:
+        if rows > 16 and len(widths) > 20:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(*args, **kwargs)
 
-    monkeypatch.setattr(model, "forward", scarce)
+    before_every_pass(model, monkeypatch, scarce)
     stats = EngineStats()
     assert run(make_engine(ContinuousEngine, model, SAMPLED, stats), requests, 64) == expected
-    assert max(widths[25:]) == 32
+    assert max(widths[:20]) > 16
+    assert max(widths[30:]) == 16
     assert stats.prompt_tokens == sum(len(request.prompt_token_ids) for request in requests)
 
 
 def test_memory_for_not_even_one_tile_is_told(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> object:
+    def full(_: int) -> None:
         raise MemoryError("not enough memory: you tried to allocate")
 
-    monkeypatch.setattr(model, "forward", full)
+    before_every_pass(model, monkeypatch, full)
     with pytest.raises(TryAgain, match="out of memory on cpu with 16 rows of 32 \\+ 24 tokens"):
         run(make_engine(ContinuousEngine, model, SAMPLED), make_requests(40), 64)
 

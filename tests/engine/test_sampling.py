@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from enrich.engine.protocol import SamplingParams
-from enrich.engine.sampling import choose, penalize, philox, uniform
+from enrich.engine.sampling import choose, draw, penalize, philox, uniform
 
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1.0)
 FREE = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
@@ -93,3 +93,28 @@ def test_penalty_divides_positive_and_multiplies_negative_scores_once() -> None:
 def test_top_k_larger_than_the_vocabulary_is_all_of_it() -> None:
     params = SamplingParams(temperature=1.0, top_k=500, top_p=1.0, repetition_penalty=1.0)
     assert pick([0.0, 0.0, 9.0], 0.5, params) == 2
+
+
+def test_scores_that_tie_are_each_drawn_as_often() -> None:
+    params = SamplingParams(temperature=1.0, top_k=4, top_p=1.0, repetition_penalty=1.0)
+    assert {pick([1.0, 7.0, 5.0, 7.0, 7.0, -1.0], u / 100, params) for u in range(100)} == {1, 2, 3, 4}
+    shares = [pick([7.0, 7.0, 0.0], u / 100, params) for u in range(100)]
+    assert shares.count(0) == pytest.approx(shares.count(1), abs=2)
+
+
+def test_what_numpy_draws_is_what_torch_would() -> None:
+    torch.manual_seed(0)
+    logits, uniforms = torch.randn(64, 700) * 3, torch.rand(64, dtype=torch.float64)
+    params = SamplingParams(temperature=0.8, top_k=50, top_p=1.0, repetition_penalty=1.0)
+    scores, tokens = logits.topk(50, dim=1)
+    shares = torch.softmax(scores.double() / 0.8, dim=1).cumsum(dim=1)
+    index = torch.searchsorted(shares, uniforms[:, None], right=True)
+    assert torch.equal(draw(logits, uniforms, params), tokens.gather(1, index).squeeze(1))
+    assert torch.equal(draw(logits, uniforms, GREEDY), logits.argmax(dim=1))
+
+
+def test_a_table_of_uniforms_holds_each_step_s() -> None:
+    seeds, attempts = torch.arange(5), torch.tensor([1, 2, 1, 1, 3])
+    table = uniform(seeds[:, None], attempts[:, None], torch.arange(7))
+    assert table.shape == (5, 7)
+    assert all(torch.equal(table[:, step], uniform(seeds, attempts, step)) for step in range(7))
