@@ -29,8 +29,13 @@ log = logging.getLogger("enrich")
 class Slots(Protocol):
     """What an engine says of the moment; see `enrich.engine.protocol.EngineStats`."""
 
-    slots: int
-    active_slots: int
+    @property
+    def slots(self) -> int:
+        """Rows that are computed at once."""
+
+    @property
+    def active_slots(self) -> int:
+        """How many of them have a text that is not done."""
 
 
 class Progress:
