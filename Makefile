@@ -10,7 +10,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly bench test test-fast airflow-test lint samples train-default clean
+.PHONY: help run enrich status nightly demo report browser-test screenshots bench test test-fast airflow-test lint samples train-default clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -34,6 +34,19 @@ nightly: $(VENV)/.core ## Run the nightly job once, as cron would: make nightly 
 	@test -n "$(CATALOG)" || { echo "make nightly CATALOG=file [OUT=file]"; exit 2; }
 	jobs/nightly.sh "$(CATALOG)" $(if $(OUT),-o "$(OUT)")
 
+demo: $(VENV)/.demo ## Serve the live demo on this machine: make demo [MODEL=name]
+	$(BIN)/enrich demo $(if $(MODEL),--model "$(MODEL)")
+
+report: $(VENV)/.report ## Write the report on an output: make report OUT=file
+	@test -n "$(OUT)" || { echo "make report OUT=file"; exit 2; }
+	$(BIN)/enrich report "$(OUT)"
+
+browser-test: $(VENV)/.browser ## Run the tests of report and demo in headless Chromium, which apt-get installs if need be
+	$(BIN)/pytest -m browser tests/integration/test_browser.py
+
+screenshots: $(VENV)/.browser ## Take the docs' screenshots of report and demo anew
+	$(BIN)/python docs/take_screenshots.py
+
 bench: $(VENV)/.core ## Measure the speed beside that of the transformers pipeline
 	$(BIN)/python benchmarks/bench_run.py
 
@@ -41,7 +54,7 @@ test: $(VENV)/.dev lint ## Run the whole test suite, lint and types
 	$(BIN)/pytest
 
 test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
-	$(BIN)/pytest -m "not slow and not airflow"
+	$(BIN)/pytest -m "not slow and not airflow and not browser"
 
 airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a real Airflow, in an environment of its own
 	AIRFLOW_VENV=$(AIRFLOW_VENV) $(BIN)/pytest -m airflow tests/integration/test_airflow.py
@@ -74,6 +87,19 @@ $(VENV)/.core: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/.report: $(VENV)/.core
+	$(PIP) install --quiet -c constraints.txt -e ".[report]"
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.core
+	$(PIP) install --quiet -c constraints.txt -e ".[demo]"
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	$(PIP) install --quiet -c constraints.txt -e ".[dev,demo,browser]"
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y chromium; }
 	@touch $@
 
 $(AIRFLOW_VENV)/.done: jobs/airflow/constraints.txt

@@ -171,11 +171,34 @@ def run(
 
         _check_metrics(config.metrics_file)
         show_bar = sys.stderr.isatty() and not quiet and log_format != "json"
-        summary = job.run(config, show_bar=show_bar, should_stop=lambda: stopped_by[0])
+        with _reported(config):
+            summary = job.run(config, show_bar=show_bar, should_stop=lambda: stopped_by[0])
     exit_code = config.exit_code_unchanged if summary.unchanged else 0
     _note(config.metrics_file, exit_code, summary.seconds, summary)
     _report(summary, as_json, quiet)
     click.get_current_context().exit(exit_code)
+
+
+@contextmanager
+def _reported(config: RunConfig) -> Iterator[None]:
+    """Write the run's report, if there is to be one, once it has published."""
+    if config.report is None:
+        yield
+        return
+    from enrich.report import charts, gather, write_report
+
+    charts.check_available()
+    before = None
+    if config.published_path.is_file():
+        try:  # opened now, so that it can still be read when the new one has taken its place
+            before = gather.open_output(config.published_path)
+        except EnrichError as error:
+            log.warning("the report has no night before: %s", error)
+    yield
+    try:
+        write_report(config.output_path, Path(config.report), before=before)
+    except OSError as error:  # the catalog is published, and that is what counts
+        log.warning("%s: no report: %s", config.report, error)
 
 
 @contextmanager
@@ -214,21 +237,47 @@ def _note(
 @main.command()
 @_catalog_argument
 @_config_file_option
-@click.option("--shards", type=click.IntRange(1, 9999), required=True, envvar="ENRICH_SHARDS", help="How many shards.")
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 9999),
+    envvar="ENRICH_SHARDS",
+    help="Print so many shards for `enrich run --shard`, as a JSON list, in place of the plan.",
+)
+@click.option("--price-per-hour", type=click.FloatRange(0), help="What the machine costs an hour, for the cost.")
 @_config_options
-def plan(catalog: str, config_file: Path | None, shards: int, **flags: Any) -> None:
-    """Print the shards of CATALOG as a JSON list, for `enrich run --shard`.
+@_json_option
+def plan(
+    catalog: str,
+    config_file: Path | None,
+    shards: int | None,
+    price_per_hour: float | None,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Print what a run of CATALOG would do and take, without loading the model's weights or writing anything.
 
-    Ends with --exit-code-unchanged and prints an empty list if nothing has changed since the output was published.
+    That is: the columns found; how many rows would be generated, reused and kept, and how many can't be used; the
+    buckets of prompt lengths and their padding; tokens, time and cost, from what earlier runs took on this machine;
+    and three of the prompts. What a run would refuse is refused.
+
+    With --shards it prints a JSON list of shards alone. It ends with --exit-code-unchanged and an empty list if nothing
+    has changed since the output was published.
 
     \b
-    Example:
+    Examples:
+      enrich plan catalog.parquet --price-per-hour 0.40
       enrich plan catalog.parquet --shards 3
     """
     config = build_config(catalog, config_file, flags)
     _set_up_logging(quiet=True, verbose=False)
     from enrich import job
 
+    if shards is None:
+        from enrich.plan import as_table
+
+        foreseen = job.foresee(config, price_per_hour)
+        click.echo(json.dumps(dataclasses.asdict(foreseen)) if as_json else as_table(foreseen, price_per_hour))
+        return
     planned = job.plan(config, shards)
     click.echo(json.dumps(planned or []))
     if planned is None:
@@ -373,6 +422,100 @@ def _report(summary: Summary, as_json: bool, quiet: bool) -> None:
     speed = f", {summary.tokens_per_second:,.0f} tokens/s" if summary.generated else ""
     click.echo(f"{summary.rows:,} rows: {', '.join(counts)}; {summary.seconds:.1f} s{speed}")
     click.echo(f"{'unchanged:' if summary.unchanged else 'written to'} {summary.output}")
+
+
+@main.command()
+@click.argument("output", envvar="ENRICH_OUTPUT", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--page",
+    type=click.Path(path_type=Path),
+    help="HTML file to write.  [default: OUTPUT's stem + .report.html; none with --json]",
+)
+@click.option(
+    "--before",
+    type=click.Path(path_type=Path),
+    help="Output of the night before: its texts and lengths stand beside tonight's.",
+)
+@click.option("--sample", type=click.IntRange(0, 5000), default=300, show_default=True, help="Texts to show.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other texts.")
+@_json_option
+def report(output: Path, page: Path | None, before: Path | None, sample: int, seed: int, as_json: bool) -> None:
+    """Write a report on OUTPUT: one HTML file that needs no network.
+
+    It says what the run did and how fast, row by row accounted for; what was computed for nothing in each bucket; how
+    long prompts and texts are and why they ended; flags and quarantine with examples; how far the texts are from the
+    night before; texts that stand twice; and a sample of texts to search, with what the row says marked.
+
+    Needs the extra `report`: pip install 'enrich[report]'. --json does not.
+
+    \b
+    Examples:
+      enrich report catalog.enriched.parquet
+      enrich report catalog.enriched.parquet --before last-night.parquet -o report.html
+      enrich report catalog.enriched.parquet --json
+    """
+    _set_up_logging(quiet=True, verbose=False)
+    from enrich.report import gather, report_path
+    from enrich.report import page as pages
+
+    _check_page(page, as_json)
+    earlier = gather.open_output(before) if before else None
+    found = gather.gather(gather.open_output(output), before=earlier, sample=sample, seed=seed)
+    path = page or (None if as_json else report_path(output))
+    if path is not None:
+        pages.write(pages.render(found), path)
+    click.echo(json.dumps(dataclasses.asdict(found)) if as_json else f"{found.sentence}\nwritten to {path}")
+
+
+@main.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--page",
+    type=click.Path(path_type=Path),
+    help="HTML file to write.  [default: FIRST's stem + .compared.html]",
+)
+@click.option("--sample", type=click.IntRange(1, 5000), default=300, show_default=True, help="Products to show.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other products.")
+@_json_option
+def compare(first: Path, second: Path, page: Path | None, sample: int, seed: int, as_json: bool) -> None:
+    """Write a page with two outputs of one catalog side by side, such as of two models or settings.
+
+    It has both texts of each product of a sample, and what differs in counts, lengths, flags, speed and settings. Needs
+    the extra `report`, as `enrich report` does; --json does not.
+
+    \b
+    Example:
+      enrich compare home-mini.enriched.parquet gpt2-home.enriched.parquet -o models.html
+    """
+    _set_up_logging(quiet=True, verbose=False)
+    from enrich.report import gather
+    from enrich.report import page as pages
+    from enrich.report.compare import compare as compared
+
+    _check_page(page, as_json)
+    found = compared(gather.open_output(first), gather.open_output(second), sample=sample, seed=seed)
+    path = page or (None if as_json else first.with_name(f"{first.stem}.compared.html"))
+    if path is not None:
+        pages.write(pages.render_comparison(found), path)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+        return
+    for figure in found.figures:
+        click.echo(f"{figure.name:<30} {figure.before:>12,} {figure.now:>12,}")
+    click.echo(f"written to {path}")
+
+
+def _check_page(page: Path | None, as_json: bool) -> None:
+    """Refuse what could not be written, before anything is read."""
+    from enrich.report.charts import check_available
+
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--page {page}: must end in .html")
+    if page is not None or not as_json:
+        check_available()
 
 
 @main.command()
@@ -541,6 +684,33 @@ def finetune(
             should_stop=lambda: stopped_by[0],
         )
     click.echo(json.dumps(metrics))
+
+
+@main.command()
+@click.option("--model", default="home-mini", show_default=True, help="As for `enrich run`.", envvar="ENRICH_MODEL")
+@click.option("--revision", help="Branch, tag or commit of a hub model.", envvar="ENRICH_REVISION")
+@click.option("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where to compute.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 lets others in.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="Port; 0 for any.")
+def demo(model: str, revision: str | None, device: str, host: str, port: int) -> None:
+    """Serve a page on which a model writes live, for this machine alone unless --host says otherwise.
+
+    Type a prompt or describe a product, watch the text come, see what would be published of it, compare three attempts,
+    or upload a small catalog and get it back enriched. Nothing is sent elsewhere. Needs the extra `demo`:
+    pip install 'enrich[demo]'
+
+    \b
+    Examples:
+      enrich demo
+      enrich demo --model ./my-model --port 8000
+    """
+    _set_up_logging(quiet=True, verbose=False)
+    from enrich import demo as page
+
+    page.check_available()
+    from enrich.workbench import Workbench
+
+    page.serve(Workbench(model, revision=revision, device=device), host=host, port=port, say=click.echo)
 
 
 @main.command()

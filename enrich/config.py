@@ -134,6 +134,9 @@ class RunConfig:
     metrics_file: str | None = _option(
         None, "File for node_exporter to collect, such as enrich.prom; needs the extra `metrics`."
     )
+    report: str | None = _option(
+        None, "HTML file to write a report on the output to; needs the extra `report`.  See `enrich report`."
+    )
     exit_code_unchanged: int = _option(0, "Exit code if nothing had changed since the last run (99 is Airflow's skip).")
 
     def __post_init__(self) -> None:
@@ -182,6 +185,9 @@ class RunConfig:
             self.changes is None or Path(self.changes).suffix.lower() in (".parquet", ".pq"),
             "changes",
             "must end in .parquet",
+        )
+        self._check(
+            self.report is None or Path(self.report).suffix.lower() in (".html", ".htm"), "report", "must end in .html"
         )
         self._check(self.device in DEVICES, "device", f"must be one of {', '.join(DEVICES)}")
         self._check(self.dtype in DTYPES, "dtype", f"must be one of {', '.join(DTYPES)}")

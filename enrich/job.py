@@ -22,9 +22,13 @@ from enrich.errors import TryAgain
 from enrich.lock import forget, only_run
 from enrich.merge import check_alike, find_shards, merged
 from enrich.output import METADATA_KEY, OutputWriter, facts_or_none, is_intact, read_facts
-from enrich.progress import Progress
+from enrich.plan import Plan
+from enrich.progress import Progress, is_watched
 from enrich.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
 from enrich.shard import ROW, Shard
+from enrich.speeds import note_speed
+from enrich.stages.foresee import foresee as foreseen
+from enrich.stages.foresee import speed_kind
 from enrich.stages.generate import generate, plan_rows
 from enrich.stages.judging import judge_again
 from enrich.stages.publish import publish
@@ -40,19 +44,20 @@ from enrich.stages.setup import (
 )
 from enrich.stages.survey import survey_catalog
 from enrich.summary import Summary, total
+from enrich.usage import total_usage
 
 log = logging.getLogger("enrich")
 
 
 def run(
-    config: RunConfig, *, show_bar: bool = False, should_stop: Callable[[], int] = lambda: 0, model: Any = None
+    config: RunConfig, *, show_bar: bool | None = None, should_stop: Callable[[], int] = lambda: 0, model: Any = None
 ) -> Summary:
     """Enrich a catalog: write a description for every product without one and publish the result.
 
     Texts of the run before are carried over where nothing has changed that they depend on; if that holds for the whole
     catalog, the published file is left alone. A run that was broken off goes on from its checkpoint. `should_stop` is
-    asked between tokens; a number other than 0 is the signal to stop for. `model` is the configuration's model, if it
-    has been loaded already.
+    asked between tokens; a number other than 0 is the signal to stop for. A bar is shown on a terminal and in a
+    notebook, or as `show_bar` says. `model` is the configuration's model, if it has been loaded already.
 
     Raises the errors of `enrich.errors`; the file published before is then still in place.
     """
@@ -70,7 +75,8 @@ def run(
                 log.info("resuming: %s rows found done in %s", f"{resumed:,}", checkpoint.directory)
             survey = judge_again(run, survey, checkpoint)
             finished = True
-            with Progress(survey.to_do, resumed, bar=show_bar, state=checkpoint.directory / PROGRESS) as progress:
+            bar, state = is_watched() if show_bar is None else show_bar, checkpoint.directory / PROGRESS
+            with Progress(survey.to_do, resumed, bar=bar, state=state, slots=run.stats) as progress:
                 for window in plan_rows(run, survey, checkpoint):
                     finished = finished and generate(run, window, checkpoint, progress)
                     if not finished:
@@ -85,6 +91,9 @@ def run(
                     " pending; the same command goes on from there",
                     summary,
                 )
+            generating = run.generating_seconds
+            if generating:
+                note_speed(speed_kind(run), run.meter.as_list(), time.monotonic() - started - generating)
             checkpoint.remove()
             shutil.rmtree(run.beside_output(LEFT_BEHIND), ignore_errors=True)
     return summary
@@ -95,6 +104,16 @@ def plan(config: RunConfig, shards: int) -> list[str] | None:
     with only_run(config.published_path):
         run = prepare(config, lambda: 0)
         return None if _unchanged(run) is not None else [str(Shard(n + 1, shards)) for n in range(shards)]
+
+
+def foresee(config: RunConfig, price_per_hour: float | None = None) -> Plan:
+    """Say what a run would do and take, without its weights and without writing anything.
+
+    Raises what the run would raise before it generates.
+    """
+    with only_run(config.output_path):
+        run = prepare(config, lambda: 0)
+        return foreseen(run, price_per_hour)
 
 
 def _unchanged(run: Run) -> dict[str, Any] | None:
@@ -180,7 +199,8 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
                 lines = list(read_quarantine(quarantine_path(path)))
                 places = pq.read_table(path, columns=[ROW])[ROW].to_pylist() if lines else []
                 quarantined += renumbered(lines, places)
-            writer.finish(rows, first | {"summary": asdict(summary), "shard": None, "profile": profile.as_dict()})
+            whole = {"summary": asdict(summary), "shard": None, "profile": profile.as_dict()}
+            writer.finish(rows, first | whole | {"buckets": total_usage(facts.values())})
             changes_writer.publish()
             quarantine_writer.write_lines(quarantined)
             quarantine_writer.publish()

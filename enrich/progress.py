@@ -1,4 +1,7 @@
-"""Progress: a bar on a terminal, a plain line a minute in a log, nothing when asked to be quiet."""
+"""Progress: a bar on a terminal or in a notebook, a plain line a minute in a log, nothing when asked to be quiet.
+
+The time left is reckoned from the buckets: a row with a long prompt and a long text costs more than a short one.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +10,110 @@ import logging
 import os
 import sys
 import time
+from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from tqdm import tqdm
 
 _LOG_SECONDS = 60.0
 _STATE_SECONDS = 2.0
+_PROMPT_COST = 0.25  # of a prompt's position beside one of a new token: it is computed with its neighbours
+_SHORTEST_PACE = 20.0  # seconds by which a pace can be told: rows come in bunches
+_MOST_MARKS = 512
 log = logging.getLogger("enrich")
+
+
+class Slots(Protocol):
+    """What an engine says of the moment; see `enrich.engine.protocol.EngineStats`."""
+
+    @property
+    def slots(self) -> int:
+        """Rows that are computed at once."""
+
+    @property
+    def active_slots(self) -> int:
+        """How many of them have a text that is not done."""
 
 
 class Progress:
     """Counts finished rows and generated tokens and shows both with the time left.
 
-    The same stands in the file `state`, for whoever asks from outside.
+    The same stands in the file `state`, for whoever asks from outside. `slots` is asked how many rows are in flight.
     """
 
-    def __init__(self, total: int, done: int, *, bar: bool, state: Path) -> None:
+    def __init__(self, total: int, done: int, *, bar: bool, state: Path, slots: Slots | None = None) -> None:
         self._total, self._done, self._new = total, done, 0
         self._state, self._noted = state, 0.0
-        self._tokens = 0
+        self._slots = slots
+        self._tokens = self._quarantined = 0
+        self._edge = 0
+        self._waiting: dict[int, int] = {}  # rows of the window that are not done, by their bucket
+        self._prompts = 0  # positions of the prompts of the rows done
         self._started = self._shown = time.monotonic()
-        self._bar = tqdm(total=total, initial=done, unit="row", dynamic_ncols=True, file=sys.stderr) if bar else None
+        self._marks = deque([(self._started, 0.0)], maxlen=_MOST_MARKS)  # when how much had been done
+        self._bar = _bar(total, done) if bar else None
 
-    def advance(self, tokens: int) -> None:
-        """Count one more row with its generated tokens."""
+    def expect(self, rows: Mapping[int, int]) -> None:
+        """Take in how many rows each bucket of the next window has."""
+        self._waiting = dict(rows)
+
+    def enter(self, edge: int) -> None:
+        """Note that the rows of a bucket are generated from now on."""
+        self._edge = edge
+
+    def advance(self, tokens: int, *, quarantined: bool = False) -> None:
+        """Count one more row with the tokens of all attempts at it."""
         self._new += 1
         self._tokens += tokens
+        self._quarantined += quarantined
+        self._prompts += self._edge
+        if self._waiting.get(self._edge):
+            self._waiting[self._edge] -= 1
         now = time.monotonic()
+        if now - self._marks[-1][0] >= max(0.5, (now - self._started) / _MOST_MARKS):
+            self._marks.append((now, self._work()))
         if now - self._noted >= _STATE_SECONDS:
             self._note(now)
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._rate(now):,.0f} tok/s", refresh=False)
+            self._bar.set_postfix_str(self._now(now), refresh=False)
             self._bar.update()
         elif now - self._shown >= _LOG_SECONDS:
             self._shown = now
-            log.info(
-                "%s of %s rows, %.0f tok/s, about %s left",
-                f"{self._done + self._new:,}", f"{self._total:,}", self._rate(now), duration(self._left(now)),
-            )  # fmt: skip
+            log.info("%s of %s rows, %s", f"{self._done + self._new:,}", f"{self._total:,}", self._now(now))
+
+    def _now(self, now: float) -> str:
+        parts = [f"{self._rate(now):,.0f} tok/s"]
+        if self._slots is not None and self._slots.slots:
+            parts.append(f"{self._slots.active_slots}/{self._slots.slots} slots")
+        if self._edge:
+            parts.append(f"bucket {self._edge}")
+        if self._quarantined:
+            parts.append(f"{self._quarantined:,} quarantined")
+        return ", ".join([*parts, f"about {duration(self._left(now))} left"])
 
     def _left(self, now: float) -> float:
-        return (self._total - self._done - self._new) * (now - self._started) / max(self._new, 1)
+        """Return the seconds that the rows left will take, if each token goes on taking what it has taken."""
+        new = self._tokens / max(self._new, 1)
+        rows = sum(self._waiting.values())
+        ahead = sum(count * self._cost(edge, new) for edge, count in self._waiting.items())
+        later = max(self._total - self._done - self._new - rows, 0)  # of windows that have not been looked at
+        ahead += later * self._cost(self._prompts / max(self._new, 1), new)
+        # Rows in flight are half done, as a rule.
+        flying = 0.5 * self._slots.active_slots * self._cost(self._edge, new) if self._slots is not None else 0.0
+        # By the pace of the last third: a machine that others use as well is not as fast as it was.
+        since = now - max((now - self._started) / 3, _SHORTEST_PACE)
+        started, before = next((mark for mark in reversed(self._marks) if mark[0] <= since), self._marks[0])
+        done = self._work() - before + (flying if not before else 0.0)
+        return max(ahead - flying, 0.0) * (now - started) / max(done, 1.0)
+
+    def _work(self) -> float:
+        return _PROMPT_COST * self._prompts + self._tokens
+
+    def _cost(self, edge: float, new: float) -> float:
+        return _PROMPT_COST * edge + new
 
     def _note(self, now: float) -> None:
         self._noted = now
@@ -57,6 +122,9 @@ class Progress:
             "done": self._done + self._new,
             "tokens_per_second": round(self._rate(now), 1),
             "seconds_left": round(self._left(now)) if self._new else None,
+            "bucket": self._edge or None,
+            "quarantined": self._quarantined,
+            "slots_in_use": self._slots.active_slots if self._slots is not None else None,
             "process": os.getpid(),
         }
         temporary = self._state.with_suffix(".tmp")
@@ -76,6 +144,26 @@ class Progress:
         self._note(time.monotonic())
         if self._bar is not None:
             self._bar.close()
+
+
+def is_watched() -> bool:
+    """Say whether someone can see a bar: on a terminal, or in a notebook."""
+    return sys.stderr.isatty() or _in_notebook()
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules
+
+
+def _bar(total: int, done: int) -> tqdm:
+    from tqdm import auto
+
+    kind = auto.tqdm if _in_notebook() else tqdm  # a widget where there are widgets
+    return kind(total=total, initial=done, unit="row", dynamic_ncols=True, file=sys.stderr, bar_format=_FORMAT)
+
+
+# Without tqdm's own time left, which knows nothing of buckets.
+_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from enrich import RunConfig, job
+
+# What runs took is noted in the user's cache, where the tests' runs have no business.
+_CACHE = tempfile.TemporaryDirectory(prefix="enrich-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # CI tries the same examples every time, so that a red run means a change; elsewhere each run tries new ones.
 settings.register_profile("ci", derandomize=True)

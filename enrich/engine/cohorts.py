@@ -285,6 +285,7 @@ class CohortBatch:
                 self._stats.count(generated_tokens=len(completion.token_ids))
                 yield index, completion
         self._cohorts = [cohort for cohort in cohorts if cohort.rows]
+        self._stats.note_slots(active + filler, sum(map(len, self._cohorts)))
 
 
 def _stepped(length: int) -> int:

@@ -193,6 +193,7 @@ class _Batch:
                 return
             if self._room.same_bits and not waiting and active * 2 < self._slots:
                 self._shrink(self._room.filled(active, self._slots))
+            self._stats.note_slots(self._slots, active)
             for _ in range(self._steps):
                 self._step()
             self._stats.decode_positions += self._slots * self._steps

@@ -53,7 +53,7 @@ class EngineStats:
     prefill_positions: int = 0
     generated_tokens: int = 0
     decode_positions: int = 0
-
+    _in_flight: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def count(
@@ -65,6 +65,23 @@ class EngineStats:
             self.prefill_positions += prefill_positions
             self.generated_tokens += generated_tokens
             self.decode_positions += decode_positions
+
+    def note_slots(self, slots: int, active: int) -> None:
+        """Note how many rows this thread computes at once just now, and how many of them have a text to be written."""
+        with self._lock:
+            self._in_flight[threading.get_ident()] = (slots if active else 0, active)
+
+    @property
+    def slots(self) -> int:
+        """Rows that are computed at once just now, by all threads."""
+        with self._lock:
+            return sum(slots for slots, _ in self._in_flight.values())
+
+    @property
+    def active_slots(self) -> int:
+        """How many of the slots have a text that is not done."""
+        with self._lock:
+            return sum(active for _, active in self._in_flight.values())
 
     @property
     def padding_waste(self) -> float:

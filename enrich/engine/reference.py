@@ -59,6 +59,7 @@ class ReferenceEngine:
         self, batch: Sequence[Request], width: int, rows: int, should_stop: Callable[[], bool]
     ) -> list[Completion]:
         filled = [*batch, *[batch[0]] * (rows - len(batch))]
+        self.stats.note_slots(rows, len(batch))
         device = self._model.device
         pad = self._ends[0] if self._ends else 0
         lengths = [len(request.prompt_token_ids) for request in filled]

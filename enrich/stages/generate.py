@@ -118,7 +118,10 @@ def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: 
     Texts that break a rule of weight are generated again after the bucket's others, in batches of their own, each from
     the next part of its row's random stream. Returns whether there was time for all of them.
     """
-    for bucket in buckets.group((len(row.prompt.token_ids) for row in window), run.longest_prompt):
+    grouped = buckets.group((len(row.prompt.token_ids) for row in window), run.longest_prompt)
+    progress.expect({bucket.edge: len(bucket.items) for bucket in grouped})
+    for bucket in grouped:
+        progress.enter(bucket.edge)
         waiting = [_Trial(window[index]) for index in bucket.items]
         while waiting:
             again = []
@@ -128,8 +131,12 @@ def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: 
                     trial = waiting[index]
                     trial.tries.append(_judged(run, trial.row, requests[index], completion))
                     if trial.is_settled(run.config.max_attempts):
-                        checkpoint.add(_outcome(run, trial, bucket.edge, checkpoint.run_id))
-                        progress.advance(sum(len(one.completion.token_ids) for one in trial.tries))
+                        outcome = _outcome(run, trial, bucket.edge, checkpoint.run_id)
+                        checkpoint.add(outcome)
+                        progress.advance(
+                            sum(len(one.completion.token_ids) for one in trial.tries),
+                            quarantined=outcome.generation.status == QUARANTINED,
+                        )
                     else:
                         again.append(trial)
             except _TimeIsUp:
@@ -158,7 +165,9 @@ def _completions(
     for numbered in run.engine.generate(requests, edge, batch_rows, lambda: run.should_stop() != 0, may_begin):
         yield numbered
         finished += 1
-    run.generating_seconds += time.monotonic() - started
+    seconds = time.monotonic() - started
+    run.generating_seconds += seconds
+    run.meter.note(edge, finished * (requests[0].attempt == 1), finished, stats, seconds)
     stop_if_asked(run, committed(checkpoint))
     if finished < len(requests) and not has_time:
         raise _TimeIsUp

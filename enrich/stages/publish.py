@@ -212,6 +212,15 @@ def _check_drift(run: Run, profile: Profile) -> float | None:
     return round(drift, 4)
 
 
+def _before(run: Run) -> dict[str, Any] | None:
+    """Return what a report needs of the output that is there, to say how far the texts have moved."""
+    facts = facts_or_none(run.config.published_path)
+    if Profile.read(facts) is None:
+        return None
+    run_id = facts.get("summary", {}).get("run_id")
+    return {"run_id": run_id, "finished_at": facts.get("finished_at"), "profile": facts["profile"]}
+
+
 def _changes(run: Run) -> ChangesWriter:
     config = run.config
     path = Path(config.changes) if config.changes else None
@@ -234,6 +243,8 @@ def _facts(run: Run, summary: Summary, profile: Profile) -> dict[str, Any]:
         "device": run.device,
         "dtype": run.dtype,
         "decode_waste": round(run.stats.decode_waste, 4),
+        "buckets": run.meter.as_list(),
+        "before": _before(run),
         "versions": {"enrich": enrich.__version__, "python": platform.python_version(), **versions},
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -35,6 +35,7 @@ from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
 from enrich.quality import Rulebook, clean_text
 from enrich.rulebooks import rulebooks
+from enrich.usage import Meter
 
 log = logging.getLogger("enrich")
 
@@ -55,6 +56,7 @@ class Run:
     deadline: Deadline
     stats: EngineStats = field(default_factory=EngineStats)
     generating_seconds: float = 0.0
+    meter: Meter = field(default_factory=Meter)
     model: Any = None  # its weights, if they were loaded before the run
 
     @cached_property

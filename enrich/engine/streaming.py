@@ -1,0 +1,37 @@
+"""Streaming: one text, token by token, for whoever watches it being written.
+
+The tokens are those that the engines draw for the same request, up to the last bits of the arithmetic; see
+`enrich.engine.sampling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from enrich.engine import sampling
+from enrich.engine.loading import take_over
+from enrich.engine.protocol import Request, SamplingParams
+
+
+@torch.inference_mode()
+def stream(model: Any, end_token_id: int | None, request: Request, params: SamplingParams) -> Iterator[int]:
+    """Yield the tokens of a text as they are drawn, the end-of-text token left out."""
+    ends = set(take_over(model, end_token_id))
+    device = model.device
+    input_ids = torch.tensor([request.prompt_token_ids], device=device)
+    seeds, attempts = (torch.tensor([number], device=device) for number in (request.seed, request.attempt))
+    generated = input_ids[:, :0]
+    cache = None
+    for step in range(min(params.max_new_tokens, request.max_new_tokens or params.max_new_tokens)):
+        output = model(input_ids=input_ids, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        uniforms = sampling.uniform(seeds, attempts, step)
+        token = sampling.choose(output.logits[:, -1].float(), generated, uniforms, params)
+        if int(token) in ends:
+            return
+        generated = torch.cat([generated, token[:, None]], dim=1)
+        input_ids = token[:, None]
+        yield int(token)

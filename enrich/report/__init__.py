@@ -1,0 +1,34 @@
+"""The report on an output: what its run did and what its texts are like, as data and as a page.
+
+`data` has its parts, `gather` fills them from the file, `charts` and `page` draw them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from enrich.report.data import Report
+    from enrich.report.gather import Output
+
+
+def write_report(output: Path, page: Path, *, before: Output | None = None, sample: int = 300, seed: int = 0) -> Report:
+    """Write the report on an output as one HTML file, and return its data.
+
+    `before` is the output of the night before, if it was opened in time. Raises CatalogError if the output can't be
+    read, ConfigError if the package that draws the charts is not installed.
+    """
+    from enrich.report.charts import check_available
+    from enrich.report.gather import gather, open_output
+    from enrich.report.page import render, write
+
+    check_available()
+    report = gather(open_output(output), before=before, sample=sample, seed=seed)
+    write(render(report), page)
+    return report
+
+
+def report_path(output: Path) -> Path:
+    """Return where the report on an output goes if nobody says otherwise."""
+    return output.with_name(f"{output.stem}.report.html")

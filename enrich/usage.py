@@ -1,0 +1,104 @@
+"""What the engine spent on each bucket: rows, positions and seconds, for reports and for the next run's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+
+class Stats(Protocol):
+    """What an engine counts; see `enrich.engine.protocol.EngineStats`."""
+
+    prompt_tokens: int
+    prefill_positions: int
+    generated_tokens: int
+    decode_positions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one bucket took. Positions are those computed, tokens those of them that were wanted.
+
+    `rows` counts those that were begun, `texts` the attempts at them.
+    """
+
+    rows: int = 0
+    texts: int = 0
+    prompt_tokens: int = 0
+    prefill_positions: int = 0
+    generated_tokens: int = 0
+    decode_positions: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.rows + other.rows,
+            self.texts + other.texts,
+            self.prompt_tokens + other.prompt_tokens,
+            self.prefill_positions + other.prefill_positions,
+            self.generated_tokens + other.generated_tokens,
+            self.decode_positions + other.decode_positions,
+            self.seconds + other.seconds,
+        )
+
+    @property
+    def slot_use(self) -> float | None:
+        """Share of the decoded positions that held a token of a text; None if nothing was decoded."""
+        return self.generated_tokens / self.decode_positions if self.decode_positions else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Generated tokens over the bucket's time; None if that was not measured."""
+        return self.generated_tokens / self.seconds if self.seconds else None
+
+
+class Meter:
+    """Adds up the usage of each bucket as its batches are done."""
+
+    def __init__(self) -> None:
+        self.by_edge: dict[int, Usage] = {}
+        self._last = (0, 0, 0, 0)
+
+    def note(self, edge: int, rows: int, texts: int, stats: Stats, seconds: float) -> None:
+        """Count a batch of `texts` attempts, `rows` of them at new rows, by what the statistics have grown since."""
+        now = (stats.prompt_tokens, stats.prefill_positions, stats.generated_tokens, stats.decode_positions)
+        prompt, prefill, new, decode = (after - before for after, before in zip(now, self._last, strict=True))
+        self._last = now
+        self.by_edge[edge] = self.by_edge.get(edge, Usage()) + Usage(rows, texts, prompt, prefill, new, decode, seconds)
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Return the usage in JSON's types, a dictionary for each bucket, narrowest first."""
+        return [
+            {"edge": edge} | asdict(usage) | {"seconds": round(usage.seconds, 3)}
+            for edge, usage in sorted(self.by_edge.items())
+        ]
+
+
+def read_usage(values: Any) -> dict[int, Usage]:
+    """Read what `Meter.as_list` has made; what is not of that form is left out."""
+    found: dict[int, Usage] = {}
+    for value in values if isinstance(values, list) else ():
+        try:
+            edge = int(value["edge"])
+            found[edge] = found.get(edge, Usage()) + Usage(
+                int(value["rows"]),
+                int(value["texts"]),
+                int(value["prompt_tokens"]),
+                int(value["prefill_positions"]),
+                int(value["generated_tokens"]),
+                int(value["decode_positions"]),
+                float(value["seconds"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            continue
+    return found
+
+
+def total_usage(parts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the usage of several runs' facts together, in JSON's types."""
+    meter = Meter()
+    for facts in parts:
+        for edge, usage in read_usage(facts.get("buckets")).items():
+            meter.by_edge[edge] = meter.by_edge.get(edge, Usage()) + usage
+    return meter.as_list()
