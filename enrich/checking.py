@@ -110,7 +110,7 @@ def check(
         rows = product.ordinal + 1
         worst = max((one.severity for one in found), default=Severity.OFF)
         failing += worst >= Severity.RETRY
-        flagged += worst == Severity.FLAG
+        flagged += Severity.OFF < worst < Severity.RETRY
         for one in found:
             counts[one.rule] += 1
             severities[one.rule] = max(severities.get(one.rule, Severity.OFF), one.severity)

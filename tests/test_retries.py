@@ -190,7 +190,7 @@ def test_shards_with_retries_merge_into_the_whole(enrich, tmp_path: Path) -> Non
 def test_a_setting_that_can_not_be_is_told_before_anything_is_done(enrich, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"rules: unknown rule or limit 'too_shrt'; did you mean 'too_short'"):
         enrich(CATALOG, rules="too_shrt=off")
-    with pytest.raises(ConfigError, match="should be off, flag, retry or quarantine"):
+    with pytest.raises(ConfigError, match="should be off, flag, again, retry or quarantine"):
         enrich(CATALOG, rules="too_short=loud")
     assert not (tmp_path / "out.parquet").exists()
 
@@ -220,3 +220,17 @@ def test_nearly_the_words_of_another_text_are_flagged(enrich, tmp_path: Path) ->
     assert "near_duplicate" not in rows(tmp_path / "off.parquet")[2]["generation"]["flags"]
     with pytest.raises(ConfigError, match="off or flag"):
         enrich(frame, "no.parquet", rules="near_duplicate=retry")
+
+
+def test_again_tries_as_often_but_withholds_nothing(enrich, tmp_path: Path) -> None:
+    strict = enrich(CATALOG, "strict.parquet", rules=RULES, max_quarantined="100%")
+    again = enrich(CATALOG, rules=RULES.replace("retry", "again"))
+    assert (again.generated, again.quarantined) == (40, 0)
+    assert strict.quarantined > 0
+    for one, other in zip(rows(tmp_path / "strict.parquet"), rows(tmp_path / "out.parquet"), strict=True):
+        if one["generation"]["status"] == "generated":
+            assert one["description"] == other["description"]
+            assert one["generation"]["attempt"] == other["generation"]["attempt"]
+        else:  # the first of three that are alike
+            assert "too_short" in other["generation"]["flags"]
+    assert enrich(CATALOG, rules=RULES.replace("retry", "again")).unchanged

@@ -16,9 +16,9 @@ from enrich.quality.limits import Limits
 from enrich.quality.reading import Reading
 from enrich.quality.verdict import Failure, Severity, Verdict
 
-FLAG, RETRY, OFF = Severity.FLAG, Severity.RETRY, Severity.OFF
+FLAG, AGAIN, RETRY, OFF = Severity.FLAG, Severity.AGAIN, Severity.RETRY, Severity.OFF
 # When rules judge otherwise than they did, this rises, and published texts are judged again.
-_EDITION = 2
+_EDITION = 3
 # What is wrong with a text that is longer shows in its beginning.
 _LONGEST_READ = 20_000
 
@@ -75,7 +75,7 @@ RULES = {
         Rule("emoji", RETRY, form.emoji),
         Rule("shouting", RETRY, form.shouting),
         Rule("stock_phrase", FLAG, form.stock_phrase),
-        Rule("product_not_named", FLAG, facts.product_not_named),
+        Rule("product_not_named", AGAIN, facts.product_not_named),
         Rule("contradicted_number", RETRY, facts.contradicted_number),
         Rule("contradicted_count", RETRY, facts.contradicted_count),
         Rule("contradicted_model", RETRY, facts.contradicted_model),
@@ -195,7 +195,7 @@ def _severity(name: str, value: Setting) -> Severity:
     try:
         return Severity[str(value).upper()]
     except KeyError:
-        raise ConfigError(f"{name} = {value!r} should be off, flag, retry or quarantine") from None
+        raise ConfigError(f"{name} = {value!r} should be off, flag, again, retry or quarantine") from None
 
 
 def _limited(limits: Limits, name: str, value: Setting) -> Limits:

@@ -11,8 +11,9 @@ class Severity(IntEnum):
 
     OFF = 0
     FLAG = 1  # noted
-    RETRY = 2  # the text is generated again; if no attempt is free of such failures, the row is quarantined
-    QUARANTINE = 3  # the row is quarantined at once: for what a person has to see
+    AGAIN = 2  # the text is generated again; if no attempt is better, it is published, and that noted
+    RETRY = 3  # the text is generated again; if no attempt is free of such failures, the row is quarantined
+    QUARANTINE = 4  # the row is quarantined at once: for what a person has to see
 
     def __str__(self) -> str:
         return self.name.lower()
@@ -44,6 +45,11 @@ class Verdict:
         return self.severity < Severity.RETRY
 
     @property
+    def is_good(self) -> bool:
+        """Whether another attempt is not worth its while."""
+        return self.severity < Severity.AGAIN
+
+    @property
     def rules(self) -> tuple[str, ...]:
         """The names of the rules broken."""
         return tuple(failure.rule for failure in self.failures)
@@ -52,4 +58,4 @@ class Verdict:
     def rank(self) -> tuple[int, ...]:
         """By which the best of several attempts is told: least severe failures, then fewest. Lower is better."""
         severities = [failure.severity for failure in self.failures]
-        return tuple(severities.count(level) for level in (Severity.QUARANTINE, Severity.RETRY, Severity.FLAG))
+        return tuple(severities.count(level) for level in sorted(Severity, reverse=True) if level)

@@ -72,7 +72,7 @@ class _Trial:
     def is_settled(self, max_attempts: int) -> bool:
         """Say whether there is nothing to be won by another attempt, or none is left."""
         last = self.tries[-1].verdict
-        return last.accepted or last.severity == Severity.QUARANTINE or len(self.tries) >= max_attempts
+        return last.is_good or last.severity == Severity.QUARANTINE or len(self.tries) >= max_attempts
 
 
 def plan_rows(run: Run, survey: Survey, checkpoint: Checkpoint) -> Iterator[list[Row]]:
