@@ -232,8 +232,11 @@ def contradicted_material(reading: Reading, limits: Limits) -> str | None:
     told = any("material" in attribute.name.lower() for attribute in reading.product.attributes)
     ours = {mention.name: tree.line(mention.name) for mention in said}
     if any(name in known or not stated.isdisjoint(line) for name, line in ours.items()):
-        # Beside the row's own material, another is of a part; but faux leather is not leather as well.
-        said = [mention for mention in said if ours[mention.name][-1] == "(hide)"]
+        # Beside the row's own material, another is of a part, unless it names the very product; but faux leather is not
+        # leather as well.
+        said = [
+            mention for mention in said if ours[mention.name][-1] == "(hide)" or _names_the_product(reading, mention)
+        ]
     for mention in said:
         line = ours[mention.name]
         if mention.name in known or not stated.isdisjoint(line):
@@ -374,6 +377,12 @@ def _of_the_product(reading: Reading, mention: _Mention) -> bool:
         if before[at] in ("this", "these"):
             return _BREAKS.isdisjoint(before[at + 1 :])
     return False
+
+
+def _names_the_product(reading: Reading, mention: _Mention) -> bool:
+    """Say whether a mention stands right before the product's name, and that is not a part of a longer one."""
+    noun, *then = [*reading.tokens[mention.end : mention.end + 2], ""]
+    return stem(noun) in _nouns(reading) - _OWN_NOUNS and (not then[0] or then[0] in _BREAKS)
 
 
 def _comes_in(before: list[str]) -> bool:
