@@ -187,7 +187,8 @@ def test_amazon_metadata_trains_and_enriches(name: str, form: Any, lora: Any, ti
     assert learned.keys() == base.keys()  # adapters are merged
     name = "transformer.h.0.attn.c_attn.weight"
     assert not torch.equal(learned[name].float(), base[name].bfloat16().float())
-    summary = run(RunConfig(str(path), str(tmp_path / "o.parquet"), model=str(tmp_path / "model"), max_new_tokens=8))
+    options = {"max_new_tokens": 8, "rules": "all=off"}
+    summary = run(RunConfig(str(path), str(tmp_path / "o.parquet"), model=str(tmp_path / "model"), **options))
     assert (summary.rows, summary.generated, summary.kept) == (41, 1, 40)
 
 
