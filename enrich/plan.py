@@ -13,7 +13,7 @@ from enrich.usage import Usage
 
 @dataclass(frozen=True, slots=True)
 class PlannedBucket:
-    """One bucket that a run would generate; `padding_waste` is the share of its prompts' positions without a token."""
+    """One bucket that a run would generate; `padding_waste` is the most of its prompts' positions without a token."""
 
     edge: int
     rows: int

