@@ -55,6 +55,7 @@ class Airflow:
             "HF_HUB_OFFLINE": "1",
             "ENRICH_BIN": str(COMMAND),
             "ENRICH_MAX_NEW_TOKENS": "8",
+            "ENRICH_RULES": "all=off",
             "ENRICH_DAG_POOL": "gpu",
             "ENRICH_DAG_RETRY_SECONDS": "0",
             "AWS_SECRET_ACCESS_KEY": SECRET,
