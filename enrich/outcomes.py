@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -55,6 +56,17 @@ def _attempt_row(attempt: Attempt) -> dict[str, Any]:
 def _attempt(row: Mapping[str, Any]) -> Attempt:
     failures = tuple((one["rule"], one["severity"], one["reason"]) for one in row["failures"])
     return Attempt(row["attempt"], row["text"], failures)
+
+
+def flagged(generations: pa.StructArray, rows: np.ndarray, flag: str) -> pa.StructArray:
+    """Return records with one flag more for `rows`, a bool for each, whose records do not have it yet."""
+    if not rows.any():
+        return generations
+    fields = {field.name: generations.field(field.name) for field in GENERATION_TYPE}
+    pairs = zip(fields["flags"].to_pylist(), rows.tolist(), strict=True)
+    marked = [[*(old or ()), *([flag] if new and flag not in (old or ()) else ())] for old, new in pairs]
+    fields["flags"] = pa.array(marked, fields["flags"].type)
+    return pa.StructArray.from_arrays(list(fields.values()), fields=list(GENERATION_TYPE))
 
 
 class OutcomeReader:

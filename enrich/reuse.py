@@ -27,7 +27,7 @@ from enrich.generation import (
     REUSED,
     text_digest,
 )
-from enrich.outcomes import OUTCOME_SCHEMA
+from enrich.outcomes import OUTCOME_SCHEMA, flagged
 
 if TYPE_CHECKING:
     import polars as pl  # imported where it is used: a night on which nothing has changed needs none
@@ -307,9 +307,6 @@ def _carried_over(generation: pa.StructArray, edited: np.ndarray) -> pa.StructAr
     fields = {field.name: generation.field(field.name) for field in GENERATION_TYPE}
     is_quarantined = pc.equal(fields["status"], QUARANTINED)
     fields["status"] = pc.if_else(pa.array(edited), KEPT, pc.if_else(is_quarantined, QUARANTINED, REUSED))
-    flags = fields["flags"]
-    if edited.any() or flags.null_count:
-        rows = zip(flags.to_pylist(), edited.tolist(), strict=True)
-        marked = [[*(old or ()), *([EDITED] if new and EDITED not in (old or ()) else ())] for old, new in rows]
-        fields["flags"] = pa.array(marked, flags.type)
-    return pa.StructArray.from_arrays(list(fields.values()), fields=list(GENERATION_TYPE))
+    if fields["flags"].null_count:
+        fields["flags"] = pa.array([old or [] for old in fields["flags"].to_pylist()], fields["flags"].type)
+    return flagged(pa.StructArray.from_arrays(list(fields.values()), fields=list(GENERATION_TYPE)), edited, EDITED)

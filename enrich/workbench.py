@@ -10,22 +10,21 @@ from typing import Any
 
 from enrich import job
 from enrich.categories import Categories, Category
-from enrich.categories.instructions import system_prompt
 from enrich.config import RunConfig
-from enrich.engine.continuous import ContinuousEngine, can_run
+from enrich.engine.choice import make_engine
 from enrich.engine.files import ModelFiles, find_model
 from enrich.engine.loading import load_model, pick_device, pick_dtype
 from enrich.engine.protocol import EngineStats, Request, SamplingParams
-from enrich.engine.reference import ReferenceEngine
 from enrich.engine.streaming import stream
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import ConfigError
 from enrich.product import Attribute, Product
-from enrich.prompts import Wording, compile_template
+from enrich.prompts import Wording
 from enrich.quality import clean_text
 from enrich.quality.highlight import Piece, highlight
 from enrich.rulebooks import rulebooks
 from enrich.summary import Summary
+from enrich.wordings import wordings
 
 _ROWS_AT_ONCE = 16
 
@@ -72,13 +71,7 @@ class Workbench:
 
     @cached_property
     def _wordings(self) -> dict[Category, Wording]:
-        return {
-            category: Wording(
-                compile_template(category.template, category.name),
-                system_prompt(category) if self._config.chat else "",
-            )
-            for category in self.categories
-        }
+        return wordings(self.categories, chat=bool(self._config.chat))
 
     def product(self, title: str, category: str, attributes: str) -> Product:
         """Make a product of what a person has typed: one attribute a line, "Color: Oak".
@@ -120,8 +113,7 @@ class Workbench:
     ) -> list[Draft]:
         """Write the first attempts at a text side by side."""
         requests = [self._request(prompt, product, params, seed, number + 1) for number in range(count)]
-        make = ContinuousEngine if can_run(self._model) else ReferenceEngine
-        engine = make(self._model, self._tokenizer.end_token_id, params, EngineStats())
+        engine = make_engine(self._model, self._tokenizer.end_token_id, params, EngineStats())
         width = len(requests[0].prompt_token_ids)
         drafts: dict[int, Draft] = {}
         for index, completion in engine.generate(requests, width, _ROWS_AT_ONCE, lambda: False):

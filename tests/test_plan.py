@@ -53,6 +53,15 @@ def test_what_is_planned_is_what_is_done(config: Callable[..., RunConfig], tmp_p
     assert len(plan.prompts) == 3
 
 
+def test_the_padding_planned_is_what_a_padding_engine_has(
+    config: Callable[..., RunConfig], tiny_llama: Path, tmp_path: Path
+) -> None:
+    options = {"model": str(tiny_llama)}
+    assert job.foresee(config(**options)).padding_waste == pytest.approx(
+        job.run(config(**options)).padding_waste, abs=0.02
+    )
+
+
 def test_a_second_plan_finds_what_was_published(config: Callable[..., RunConfig]) -> None:
     job.run(config())
     plan = job.foresee(config())

@@ -368,6 +368,8 @@ def _of_the_product(reading: Reading, mention: _Mention) -> bool:
         return True
     if ("color" in before and "is" in before) or _comes_in(before):
         return True
+    if behind[:1] == ["construction"]:
+        return True
     if not _MADE.isdisjoint(before) and not {"of", "from", "in"}.isdisjoint(before):
         return True
     # "This plush gray throw": nothing between but what describes.

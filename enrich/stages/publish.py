@@ -26,7 +26,6 @@ from enrich.errors import ReconciliationError, TooManyQuarantined, TooMuchDrift
 from enrich.generation import (
     EDITED,
     GENERATED,
-    GENERATION_TYPE,
     KEPT,
     PENDING,
     QUARANTINED,
@@ -35,7 +34,7 @@ from enrich.generation import (
     Generation,
     Outcome,
 )
-from enrich.outcomes import OutcomeReader, outcome_table, read_outcomes
+from enrich.outcomes import OutcomeReader, flagged, outcome_table, read_outcomes
 from enrich.output import OutputWriter, facts_or_none
 from enrich.quality import NEAR_DUPLICATE, Duplicates
 from enrich.quarantine import QuarantineWriter
@@ -152,20 +151,11 @@ def _told_near(
 ) -> pa.StructArray:
     """Flag those of this run's texts that are nearly the words of another product's before them."""
     made = np.flatnonzero(pc.equal(generations.field("status"), GENERATED))
-    near = [
-        place
-        for place, product in zip(made.tolist(), products.at(made), strict=True)
-        if run.rulebook(product).severities[NEAR_DUPLICATE]
-        and duplicates.add(product.ordinal, texts[place].as_py()) is not None
-    ]
-    if not near:
-        return generations
-    fields = {field.name: generations.field(field.name) for field in GENERATION_TYPE}
-    flags = fields["flags"].to_pylist()
-    for place in near:
-        flags[place] = [*flags[place], NEAR_DUPLICATE]
-    fields["flags"] = pa.array(flags, fields["flags"].type)
-    return pa.StructArray.from_arrays(list(fields.values()), fields=list(GENERATION_TYPE))
+    near = np.zeros(len(generations), bool)
+    for place, product in zip(made.tolist(), products.at(made), strict=True):
+        if run.rulebook(product).severities[NEAR_DUPLICATE]:
+            near[place] = duplicates.add(product.ordinal, texts[place].as_py()) is not None
+    return flagged(generations, near, NEAR_DUPLICATE)
 
 
 def _quarantine(writer: QuarantineWriter, products: Products, outcomes: pa.Table) -> None:

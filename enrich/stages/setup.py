@@ -19,7 +19,6 @@ import enrich
 from enrich.catalog import Catalog, RoleOptions
 from enrich.catalog.sharded import ShardOfCatalog
 from enrich.categories import Categories, Category
-from enrich.categories.instructions import system_prompt
 from enrich.checkpoint import Checkpoint
 from enrich.clock import Deadline
 from enrich.config import RunConfig
@@ -36,6 +35,7 @@ from enrich.prompts import Prompt, Wording, compile_template, read_template
 from enrich.quality import Rulebook, clean_text
 from enrich.rulebooks import rulebooks
 from enrich.usage import Meter
+from enrich.wordings import wordings
 
 log = logging.getLogger("enrich")
 
@@ -72,13 +72,7 @@ class Run:
     @cached_property
     def wordings(self) -> dict[Category, Wording]:
         """How the products of each category are put to the model."""
-        return {
-            category: Wording(
-                compile_template(category.template, category.name),
-                system_prompt(category) if self.config.chat else "",
-            )
-            for category in self.categories
-        }
+        return wordings(self.categories, chat=bool(self.config.chat))
 
     def wording(self, product: Product) -> Wording:
         """Return how a product is put to the model."""
@@ -166,14 +160,12 @@ class Run:
     @cached_property
     def engine(self) -> Engine:
         """Return the engine, its weights loaded when the first row needs them."""
-        from enrich.engine.continuous import ContinuousEngine, can_run
-        from enrich.engine.reference import ReferenceEngine
+        from enrich.engine.choice import make_engine
 
         if self.model is None:
             log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
             self.model = load_model(self.files, self.device, self.dtype)
-        engine = ContinuousEngine if can_run(self.model) else ReferenceEngine
-        return engine(self.model, self.tokenizer.end_token_id, self.params, self.stats)
+        return make_engine(self.model, self.tokenizer.end_token_id, self.params, self.stats)
 
 
 def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:

@@ -41,6 +41,11 @@ BAG = row("PU Leather Handbag", color="Tan")
             row("Pouf Ottoman, Tan Genuine Leather", material="genuine leather"),
             "Enjoy this exquisite tan velvet ottoman. The soft leather seat is plush.",
         ),
+        (
+            "contradicted_material",
+            row("Brass Spray Nozzle", material="brass"),
+            "It slips on easily, while the natural copper construction lasts.",
+        ),
         ("contradicted_color", row("Elm Wood Counter Stool", color="Weathered Gray"), "It comes in copper."),
         ("contradicted_color", LANTERN, "This green lantern glows at night."),
         ("contradicted_color", LANTERN, "A lantern for the porch. The color is white."),

@@ -1,0 +1,14 @@
+"""The choice of engine: the continuous one for the models that it can run, else the plain one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from enrich.engine import continuous, reference
+from enrich.engine.protocol import Engine, EngineStats, SamplingParams
+
+
+def make_engine(model: Any, end_token_id: int | None, params: SamplingParams, stats: EngineStats) -> Engine:
+    """Return the engine for a model whose weights are loaded."""
+    kind = continuous.ContinuousEngine if continuous.can_run(model) else reference.ReferenceEngine
+    return kind(model, end_token_id, params, stats)
