@@ -50,11 +50,13 @@ screenshots: $(VENV)/.browser ## Take the docs' screenshots of report and demo a
 bench: $(VENV)/.core ## Measure the speed beside that of the transformers pipeline
 	$(BIN)/python benchmarks/bench_run.py
 
+# A process a core, each with one thread: threads of several processes on the same cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 test: $(VENV)/.dev lint ## Run the whole test suite, lint and types
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
-	$(BIN)/pytest -m "not slow and not airflow and not browser"
+	$(PYTEST) -m "not slow and not airflow and not browser"
 
 airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a real Airflow, in an environment of its own
 	AIRFLOW_VENV=$(AIRFLOW_VENV) $(BIN)/pytest -m airflow tests/integration/test_airflow.py

@@ -115,7 +115,7 @@ def test_what_a_chat_model_is_told_is_in_the_key(
 ) -> None:
     assert not enrich(catalog, model=str(tiny_chat)).unchanged
     assert enrich(catalog, model=str(tiny_chat), chat=True).unchanged
-    monkeypatch.setattr("enrich.stages.setup.system_prompt", lambda category: f"You sell {category.name}.")
+    monkeypatch.setattr("enrich.wordings.system_prompt", lambda category: f"You sell {category.name}.")
     summary = enrich(catalog, model=str(tiny_chat))
     assert (summary.unchanged, summary.reused) == (False, 0)
 
