@@ -26,7 +26,7 @@ from enrich.plan import Plan
 from enrich.progress import Progress, is_watched
 from enrich.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
 from enrich.shard import ROW, Shard
-from enrich.speeds import note_speed
+from enrich.speeds import note_speed, read_speed
 from enrich.stages.foresee import foresee as foreseen
 from enrich.stages.foresee import speed_kind
 from enrich.stages.generate import generate, plan_rows
@@ -76,7 +76,11 @@ def run(
             survey = judge_again(run, survey, checkpoint)
             finished = True
             bar, state = is_watched() if show_bar is None else show_bar, checkpoint.directory / PROGRESS
-            with Progress(survey.to_do, resumed, bar=bar, state=state, slots=run.stats) as progress:
+            speed = read_speed(speed_kind(run))
+            with Progress(
+                survey.to_do, resumed, bar=bar, state=state, slots=run.stats,
+                usual_seconds=speed.seconds_of_row if speed else None,
+            ) as progress:  # fmt: skip
                 for window in plan_rows(run, survey, checkpoint):
                     finished = finished and generate(run, window, checkpoint, progress)
                     if not finished:

@@ -13,7 +13,6 @@ Shapes: M rows of a cohort, H key-value heads, G queries of each, D head size, L
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -25,6 +24,7 @@ from enrich.engine import sampling
 from enrich.engine.forward import Forward
 from enrich.engine.memory import TILE_ROWS
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
+from enrich.engine.waiting import Waiting
 
 _LENGTH_STEP = 16  # positions by which the length that attention looks at grows
 _LEAST_LENGTH = 32  # shorter sums are computed by another kernel
@@ -223,7 +223,7 @@ class CohortBatch:
     @torch.inference_mode()
     def run(
         self,
-        waiting: deque[tuple[int, Request]],
+        waiting: Waiting,
         should_stop: Callable[[], bool],
         may_begin: Callable[[], bool] = always,
     ) -> Iterator[tuple[int, Completion]]:
@@ -237,13 +237,10 @@ class CohortBatch:
                 return
             yield from self._step()
 
-    def _admit(self, waiting: deque[tuple[int, Request]], most: int) -> None:
+    def _admit(self, waiting: Waiting, most: int) -> None:
         limit = self._params.max_new_tokens
-        while len(self._coming) < most:
-            try:
-                index, request = waiting.popleft()  # which another thread may have emptied
-            except IndexError:
-                break
+        # Sorted, so that the rows of a cohort are about equally long.
+        for index, request in sorted(waiting.take(most), key=lambda row: len(row[1].prompt_token_ids)):
             self._coming.append(_Row(index, request, min(limit, request.max_new_tokens or limit)))
         while self._coming:
             cohort = _Cohort(self._forward, self._coming[:_COHORT_ROWS], self._params)

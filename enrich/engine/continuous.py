@@ -10,8 +10,8 @@ Shapes: S slots, P rows of a prefill, W prompt width, L = W + new tokens, V voca
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 from enrich.engine.slots import SlotCache
+from enrich.engine.waiting import Waiting
 
 # Kinds of model, as transformers calls them, whose tokens the tests have seen equal to the reference engine's. Others
 # may keep more than keys and values, or read positions off the mask.
@@ -67,7 +68,7 @@ class ContinuousEngine:
         if self._forward:
             yield from self._in_cohorts(self._forward, requests, width, batch_rows, should_stop, may_begin)
             return
-        waiting = deque(enumerate(requests))
+        waiting = Waiting(requests)
         forbids = any(request.forbidden for request in requests)
         while waiting and not should_stop() and may_begin():
             # On a CPU no more slots than there are rows; elsewhere bits depend on their number, so it stays the same.
@@ -81,7 +82,7 @@ class ContinuousEngine:
                 yield from batch.run(waiting, should_stop, may_begin)
             except (MemoryError, RuntimeError) as error:
                 if batch:
-                    waiting.extendleft(reversed(batch.give_back()))
+                    waiting.give_back(batch.give_back())
                 del batch
                 self._room.shrink(slots, width, self._params.max_new_tokens, error)
 
@@ -94,33 +95,33 @@ class ContinuousEngine:
         should_stop: Callable[[], bool],
         may_begin: Callable[[], bool],
     ) -> Iterator[tuple[int, Completion]]:
-        # The shortest first, so that the rows of a cohort are about equally long.
-        waiting = deque(sorted(enumerate(requests), key=lambda one: len(one[1].prompt_token_ids)))
-        rows = min(self._room.rows(batch_rows), len(waiting))
+        waiting = Waiting(requests)
         threads = torch.get_num_threads()
-        workers = max(1, min(threads, rows // _ROWS_OF_A_WORKER)) if forward.is_small else 1
-        share = -(-rows // workers)
         asking = threading.Lock()
 
         def has_time() -> bool:
             with asking:
                 return may_begin()
 
-        def work(stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
+        def work(share: int, stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
             while waiting and not stop() and has_time():
                 slots = self._room.rows(share)
                 batch = CohortBatch(forward, self._params, self.stats, self._ends, slots)
                 try:
                     yield from batch.run(waiting, stop, has_time)
                 except (MemoryError, RuntimeError) as error:
-                    waiting.extendleft(reversed(batch.give_back()))
+                    waiting.give_back(batch.give_back())
                     del batch
                     self._room.shrink(slots, width, self._params.max_new_tokens, error)
 
-        if workers == 1:
-            yield from work(should_stop)
-        else:
-            yield from side_by_side([work] * workers, threads // workers, should_stop)
+        while waiting and not should_stop() and may_begin():  # more than once if rows came when all had just ended
+            rows = min(self._room.rows(batch_rows), len(waiting))
+            workers = max(1, min(threads, rows // _ROWS_OF_A_WORKER)) if forward.is_small else 1
+            job = partial(work, -(-rows // workers))
+            if workers == 1:
+                yield from job(should_stop)
+            else:
+                yield from side_by_side([job] * workers, threads // workers, should_stop)
 
 
 class _Batch:
@@ -179,7 +180,7 @@ class _Batch:
 
     @torch.inference_mode()
     def run(
-        self, waiting: deque[tuple[int, Request]], should_stop: Callable[[], bool], may_begin: Callable[[], bool]
+        self, waiting: Waiting, should_stop: Callable[[], bool], may_begin: Callable[[], bool]
     ) -> Iterator[tuple[int, Completion]]:
         """Take rows from `waiting` until there are none left, and yield them as they finish."""
         while not should_stop():
@@ -199,11 +200,12 @@ class _Batch:
             self._stats.decode_positions += self._slots * self._steps
             yield from self._finished()
 
-    def _fill(self, free: list[int], waiting: deque[tuple[int, Request]]) -> None:
+    def _fill(self, free: list[int], waiting: Waiting) -> None:
         """Prefill the next rows into the free slots, all but the last token of each."""
         while free and waiting:
             most = self._prefill_rows or len(free)
-            taken = [(slot, *waiting.popleft()) for slot in free[: min(most, len(waiting))]]
+            rows_taken = waiting.take(min(most, len(free)))
+            taken = [(slot, *row) for slot, row in zip(free, rows_taken, strict=False)]
             free = free[len(taken) :]
             for slot, index, request in taken:
                 self._rows[slot] = (index, request)

@@ -114,6 +114,7 @@ class Engine(Protocol):
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index into `requests`, completion) as rows finish.
 
+        Requests that are appended while rows finish are generated as well, beside the others.
         Prompts are computed `width` positions wide, at most `batch_rows` at once. No row is begun unless
         `may_begin()`; those in flight are finished. Ends early, without the rows in flight, once `should_stop()`.
         Raises TryAgain if not even the smallest batch fits into memory.

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,6 +16,7 @@ from enrich.engine.continuous import KINDS, ContinuousEngine, can_run
 from enrich.engine.forward import Gpt2Forward, forward_of
 from enrich.engine.protocol import Engine, EngineStats, Request, SamplingParams
 from enrich.engine.reference import ReferenceEngine
+from enrich.engine.waiting import Waiting
 from enrich.errors import TryAgain
 
 SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)
@@ -66,6 +66,21 @@ def test_the_tokens_are_those_of_the_reference_engine(model: torch.nn.Module, pa
     assert {completion.finish_reason for completion in expected} == {"stop", "length"}
 
 
+@pytest.mark.parametrize("kind", [ReferenceEngine, ContinuousEngine])
+def test_rows_that_come_while_others_finish_are_generated_too(kind: type, model: torch.nn.Module) -> None:
+    first = make_requests(100)
+    requests = list(first)
+    found = {}
+    for index, completion in make_engine(kind, model, SAMPLED).generate(requests, WIDTH, 64, lambda: False):
+        found[index] = completion
+        one = requests[index]
+        if one.attempt < 3 and one.seed % 3:
+            requests.append(replace(one, attempt=one.attempt + 1))
+    assert len(found) == len(requests) > 200
+    at_once = run(make_engine(kind, model, SAMPLED), requests, 64)
+    assert [found[index] for index in range(len(requests))] == at_once
+
+
 def test_five_hundred_ragged_prompts_have_the_reference_s_tokens(model: torch.nn.Module) -> None:
     rng = random.Random(5)
     requests = [replace(request, max_new_tokens=rng.randint(1, 24)) for request in make_requests(500, seed=9)]
@@ -96,11 +111,11 @@ def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(
         def spy(logits: torch.Tensor, *rest: object, batch: CohortBatch = batch, bits: Any = bits) -> torch.Tensor:
             rows = [row for cohort in batch._cohorts for row in cohort.rows]
             for row, scores in zip(rows, logits, strict=True):
-                bits.setdefault(row.index, []).append(scores.numpy().tobytes())
+                bits.setdefault(row.request.seed, []).append(scores.numpy().tobytes())
             return draw(logits, *rest)
 
         monkeypatch.setattr(sampling, "draw", spy)
-        for _ in batch.run(deque(list(enumerate(requests))[::order]), lambda: False):
+        for _ in batch.run(Waiting(requests[::order]), lambda: False):
             pass
         seen.append(bits)
     torch.set_num_threads(before)
