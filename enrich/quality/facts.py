@@ -415,7 +415,8 @@ _PARTS = frozenset(
     "jar tin cup vessel bottle bowl frame leg legs handle handled top base lid shade trim back seat tip end edge head"
     " sole lining strap cover shell body panel door".split()
 )
-_NAME = re.compile(r"\b(?:our|this|the|these)\s+((?:[A-Z][\w'’-]*\s+){2,6}[A-Z][\w'’-]*)")
+# Not "the": that may be a place, such as the Blue Ridge Mountains.
+_NAME = re.compile(r"\b(?:our|this|these)\s+((?:[A-Z][\w'’-]*\s+){2,6}[A-Z][\w'’-]*)")
 
 
 def _names(words: Words) -> list[bool]:

@@ -113,6 +113,7 @@ def test_what_the_row_does_not_bear_out(rule: str, of: Product, text: str) -> No
         ("contradicted_color", LANTERN, "This lantern glows against white walls."),
         ("contradicted_color", SHEETS, "These blue sheets cool the bed."),
         ("contradicted_color", row("Multicolor Rug", color="Multicolor, blue"), "This red rug warms the floor."),
+        ("contradicted_color", row("Puzzle in White"), "See the colors of the Green Mountain State Puzzle."),
         ("contradicted_color", OAK, "This olive oil table keeps green tea warm."),
         ("unstated_color", SHEETS, "These navy sheets go with white noise."),
         # units, words for numbers, roundings
