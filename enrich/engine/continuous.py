@@ -25,6 +25,7 @@ from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 from enrich.engine.slots import SlotCache
+from enrich.engine.stopping import StopStrings
 from enrich.engine.waiting import Waiting
 
 # Kinds of model, as transformers calls them, whose tokens the tests have seen equal to the reference engine's. Others
@@ -47,8 +48,16 @@ def can_run(model: Any) -> bool:
 class ContinuousEngine:
     """Runs any causal language model of transformers whose layers all attend to the whole text."""
 
-    def __init__(self, model: Any, end_token_id: int | None, params: SamplingParams, stats: EngineStats) -> None:
+    def __init__(
+        self,
+        model: Any,
+        end_token_id: int | None,
+        params: SamplingParams,
+        stats: EngineStats,
+        stops: StopStrings | None = None,
+    ) -> None:
         self.stats = stats
+        self._stops = stops
         self._model = model
         self._params = params
         self._ends = set(take_over(model, end_token_id))
@@ -76,7 +85,10 @@ class ContinuousEngine:
             slots = self._room.filled(min(len(waiting), most), most)
             batch = None
             try:
-                batch = _Batch(self._model, self._params, self.stats, self._ends, self._room, width, slots, self._steps)
+                batch = _Batch(
+                    self._model, self._params, self.stats, self._ends, self._room, width, slots, self._steps,
+                    self._stops,
+                )  # fmt: skip
                 if forbids:
                     batch.heed_forbidden()
                 yield from batch.run(waiting, should_stop, may_begin)
@@ -106,7 +118,7 @@ class ContinuousEngine:
         def work(share: int, stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
             while waiting and not stop() and has_time():
                 slots = self._room.rows(share)
-                batch = CohortBatch(forward, self._params, self.stats, self._ends, slots)
+                batch = CohortBatch(forward, self._params, self.stats, self._ends, slots, self._stops)
                 try:
                     yield from batch.run(waiting, stop, has_time)
                 except (MemoryError, RuntimeError) as error:
@@ -137,8 +149,10 @@ class _Batch:
         width: int,
         slots: int,
         steps: int,
+        stops: StopStrings | None,
     ) -> None:
         self._model, self._params, self._stats, self._ends = model, params, stats, ends
+        self._stops = stops
         self._steps = steps  # between two looks at what was drawn
         self._room = room
         self._width = width
@@ -296,8 +310,12 @@ class _Batch:
             most = min(self._params.max_new_tokens, request.max_new_tokens or self._params.max_new_tokens)
             drawn = self._drawn[slot]
             end = next((number for number, token in enumerate(recent[slot]) if token in self._ends), None)
+            before = len(drawn)
             drawn += recent[slot][:end]
             stopped = end is not None and len(drawn) < most
+            if self._stops is not None and (length := self._stops.length(drawn[:most], before)) is not None:
+                del drawn[length:]
+                stopped = True
             if not stopped and len(drawn) < most:
                 continue
             self._rows[slot] = None

@@ -7,6 +7,7 @@ that top-k and top-p leave.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,6 +69,26 @@ def penalize_(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Ten
     return logits.scatter_(1, generated, torch.where(scores > 0, scores / penalty, scores * penalty))
 
 
+def ban_repeats_(logits: Tensor, generated: Tensor, size: int, counts: Tensor | None = None) -> Tensor:
+    """Rule out the tokens with which the last `size` tokens of a row would stand in it twice, in place.
+
+    `generated` [batch, so far] and `counts` as for `choose`; `logits` are [batch, vocabulary].
+    """
+    length = generated.shape[1]
+    if not size or length < size:
+        return logits
+    if counts is None:
+        counts = torch.full_like(generated[:, 0], length)
+    windows = generated.unfold(1, size, 1)  # [batch, so far - size + 1, size]
+    ends = torch.arange(size - 1, length, device=generated.device)
+    last = counts[:, None] - (size - 1) + torch.arange(size - 1, device=generated.device)
+    recent = generated.gather(1, last.clamp(0, length - 1))  # [batch, size - 1]; rows that are done decode on
+    again = (windows[:, :, :-1] == recent[:, None]).all(dim=2) & (ends < counts[:, None]) & (counts >= size)[:, None]
+    banned = torch.zeros(logits.shape[0], logits.shape[1] + 1, dtype=torch.bool, device=logits.device)
+    banned.scatter_(1, torch.where(again, windows[:, :, -1], logits.shape[1]), True)
+    return logits.masked_fill_(banned[:, :-1], -torch.inf)
+
+
 def forbidden_mask(requests: Sequence[Request], vocabulary: int) -> Tensor | None:
     """Return where rows have tokens that they must not draw: bool [rows, vocabulary], or None if they have none."""
     if not any(request.forbidden for request in requests):
@@ -86,6 +107,8 @@ def choose(
     `logits` are [batch, vocabulary] float32, `generated` the tokens so far [batch, so far], of which only the first
     `counts` [batch] are meant where that is given, `uniforms` as `uniform` gives them [batch].
     """
+    if params.no_repeat_ngram:
+        logits = ban_repeats_(logits.clone(), generated, params.no_repeat_ngram, counts)
     penalty: float | Tensor = params.repetition_penalty
     if counts is not None and penalty != 1.0:
         columns = torch.arange(generated.shape[1], device=generated.device)
@@ -104,6 +127,9 @@ def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
     cumulative = torch.softmax(scores.to(uniforms.dtype) / params.temperature, dim=1).cumsum(dim=1)
     # Kept are the tokens before which less than top_p has been gathered; the first always is.
     last = (cumulative[:, :-1] < params.top_p * cumulative[:, -1:]).sum(dim=1, keepdim=True)
+    if params.min_p:  # exp((score - highest) / temperature) is the ratio to the likeliest token's probability
+        likely = (scores - scores[:, :1]) / params.temperature >= math.log(params.min_p)
+        last = torch.minimum(last, likely.sum(dim=1, keepdim=True) - 1)
     target = uniforms[:, None] * cumulative.gather(1, last)
     index = torch.minimum((cumulative <= target).sum(dim=1, keepdim=True), last)
     return _find(logits, scores, index) if tokens is None else tokens.gather(1, index).squeeze(1)

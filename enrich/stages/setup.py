@@ -25,6 +25,7 @@ from enrich.config import RunConfig
 from enrich.engine.files import ModelFiles, find_model
 from enrich.engine.loading import load_model, pick_device, pick_dtype
 from enrich.engine.protocol import Engine, EngineStats, SamplingParams
+from enrich.engine.stopping import cut_at
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import CatalogError, ConfigError, Interrupted
 from enrich.grounding import Grounding
@@ -120,8 +121,9 @@ class Run:
     def written(self, prompt: Prompt, token_ids: Sequence[int]) -> str:
         """Return the text that the model has written, not cleaned yet."""
         if not self.continues_prompt:
-            return self.tokenizer.decode(token_ids)
-        text = prompt.text + self.tokenizer.decode_after(prompt.token_ids, token_ids)
+            return cut_at(self.tokenizer.decode(token_ids), self.params.stop)
+        continued = self.tokenizer.decode_after(prompt.token_ids, token_ids)
+        text = prompt.text + cut_at(continued, self.params.stop)
         # The prompt alone is no text, and it may be all that is left of one that got to no end of a sentence.
         return text if len(clean_text(text).text) > len(" ".join(prompt.text.split())) else ""
 
@@ -165,7 +167,7 @@ class Run:
         if self.model is None:
             log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
             self.model = load_model(self.files, self.device, self.dtype)
-        return make_engine(self.model, self.tokenizer.end_token_id, self.params, self.stats)
+        return make_engine(self.model, self.tokenizer, self.params, self.stats)
 
 
 def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import MinPLogitsWarper, NoRepeatNGramLogitsProcessor
 
 from enrich.engine.protocol import SamplingParams
-from enrich.engine.sampling import choose, draw, penalize, philox, uniform
+from enrich.engine.sampling import ban_repeats_, choose, draw, penalize, philox, uniform
 
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1.0)
 FREE = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
@@ -76,6 +77,28 @@ def test_top_p_keeps_the_token_that_crosses_the_line_and_always_the_first() -> N
     assert {pick(logits, u / 100, params) for u in range(100)} == {0, 1}
     params = SamplingParams(temperature=1.0, top_k=0, top_p=1e-9, repetition_penalty=1.0)
     assert {pick(logits, u / 100, params) for u in range(100)} == {0}
+
+
+@pytest.mark.parametrize("min_p", [0.02, 0.2, 0.9])
+def test_min_p_keeps_what_transformers_keeps(min_p: float) -> None:
+    torch.manual_seed(3)
+    rows = torch.randn(5, 12) * 2
+    params = SamplingParams(temperature=0.7, top_k=0, top_p=1.0, repetition_penalty=1.0, min_p=min_p)
+    kept = MinPLogitsWarper(min_p)(None, rows / 0.7).isfinite()
+    for row, expected in zip(rows, kept, strict=True):
+        drawn = {pick(row.tolist(), u / 600, params) for u in range(600)}
+        assert drawn == set(torch.nonzero(expected).flatten().tolist())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_repeats_are_banned_as_transformers_bans_them(size: int) -> None:
+    torch.manual_seed(size)
+    generated = torch.randint(0, 5, (200, 12))
+    for length in range(13):
+        expected = NoRepeatNGramLogitsProcessor(size)(generated[:, :length], torch.zeros(200, 5))
+        assert ban_repeats_(torch.zeros(200, 5), generated[:, :length], size).equal(expected)
+        counts = torch.full((200,), length)
+        assert ban_repeats_(torch.zeros(200, 5), generated, size, counts).equal(expected)
 
 
 def test_the_largest_uniform_stays_inside_what_is_kept() -> None:
