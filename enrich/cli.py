@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import enrich
 from enrich.config import DEVICES, DTYPES, RunConfig, build_config
 from enrich.errors import ConfigError, EnrichError, TooManyQuarantined
 
@@ -63,6 +62,17 @@ class _Commands(click.Group):
             ctx.exit(_exit_code(error))
 
 
+def _show_versions(ctx: click.Context) -> None:
+    from enrich.engine.loading import pick_device, pick_dtype
+    from enrich.versions import versions
+
+    device = pick_device("auto")
+    for name, version in versions().items():
+        click.echo(f"{name} {version}")
+    click.echo(f"device {device}, {pick_dtype('auto', device)}")
+    ctx.exit()
+
+
 def _exit_code(error: Exception) -> int:
     if isinstance(error, EnrichError):
         return error.exit_code
@@ -76,7 +86,14 @@ _PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDI
 
 
 @click.group(cls=_Commands, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(enrich.__version__, prog_name="enrich")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: _show_versions(ctx) if wanted else None,
+    help="Show the versions of this and its libraries, and the device that runs would use.",
+)
 def main() -> None:
     """Write the missing descriptions of a product catalog.
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import enrich
 from enrich.catalog import Products
 from enrich.changes import ChangesWriter
 from enrich.checkpoint import Checkpoint
@@ -41,6 +38,7 @@ from enrich.quarantine import QuarantineWriter
 from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked
 from enrich.stages.survey import DESCRIBED, Survey
 from enrich.summary import Summary
+from enrich.versions import versions
 
 log = logging.getLogger("enrich")
 
@@ -220,7 +218,6 @@ def _changes(run: Run) -> ChangesWriter:
 def _facts(run: Run, summary: Summary, profile: Profile) -> dict[str, Any]:
     """Return what is true of the whole run, for the output's metadata."""
     config = run.config
-    versions = {name: metadata.version(name) for name in ("polars", "pyarrow", "torch", "transformers")}
     return {
         "summary": asdict(summary),
         "profile": profile.as_dict(),
@@ -235,6 +232,6 @@ def _facts(run: Run, summary: Summary, profile: Profile) -> dict[str, Any]:
         "decode_waste": round(run.stats.decode_waste, 4),
         "buckets": run.meter.as_list(),
         "before": _before(run),
-        "versions": {"enrich": enrich.__version__, "python": platform.python_version(), **versions},
+        "versions": versions(),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
