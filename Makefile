@@ -10,7 +10,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly demo report browser-test screenshots bench test test-fast airflow-test lint samples train-default clean
+.PHONY: help run enrich status nightly demo report browser-test screenshots bench test test-fast airflow-test crash-test fault-test lint samples train-default clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,12 @@ test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds ea
 
 airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a real Airflow, in an environment of its own
 	AIRFLOW_VENV=$(AIRFLOW_VENV) $(BIN)/pytest -m airflow tests/integration/test_airflow.py
+
+crash-test: $(VENV)/.dev ## Kill runs of the command everywhere, hundreds of times, and count what is lost (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/integration/crash/kills.py
+
+fault-test: $(VENV)/.dev ## Let disks, checkpoints, engines, memory and clocks fail, and count what is lost
+	OMP_NUM_THREADS=1 $(BIN)/python tests/integration/crash/failures.py
 
 lint: $(VENV)/.dev ## Check style, format and types
 	$(BIN)/ruff check .

@@ -6,19 +6,21 @@ import dataclasses
 import errno
 import json
 import logging
+import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from enrich.config import DEVICES, DTYPES, RunConfig, build_config
-from enrich.errors import ConfigError, EnrichError, TooManyQuarantined
+from enrich.errors import ConfigError, EnrichError, TooManyQuarantined, TryAgain
 
 if TYPE_CHECKING:
     from enrich.summary import Summary
@@ -54,6 +56,10 @@ class _Commands(click.Group):
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"enrich: {where}{error.strerror or error}", err=True)
             ctx.exit(_exit_code(error))
+        except MemoryError as error:
+            what = "out of memory; committed rows are safe, the same command goes on from them"
+            click.echo(f"enrich: {what}", err=True)
+            ctx.exit(_exit_code(error))
         except Exception as error:
             traceback.print_exc()
             click.echo(
@@ -78,7 +84,7 @@ def _exit_code(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, OSError):
         return 75 if error.errno in _TEMPORARY else 2 if error.errno in _PERMANENT else 1
-    return 1
+    return 75 if isinstance(error, MemoryError) else 1
 
 
 _TEMPORARY = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
@@ -188,12 +194,60 @@ def run(
 
         _check_metrics(config.metrics_file)
         show_bar = sys.stderr.isatty() and not quiet and log_format != "json"
-        with _reported(config):
-            summary = job.run(config, show_bar=show_bar, should_stop=lambda: stopped_by[0])
+        with _reported(config), _never_stuck(config, lambda: stopped_by[0]) as should_stop:
+            summary = job.run(config, show_bar=show_bar, should_stop=should_stop)
     exit_code = config.exit_code_unchanged if summary.unchanged else 0
     _note(config.metrics_file, exit_code, summary.seconds, summary)
     _report(summary, as_json, quiet)
     click.get_current_context().exit(exit_code)
+
+
+_STUCK_SECONDS = 600.0
+
+
+@contextmanager
+def _never_stuck(config: RunConfig, should_stop: Callable[[], int]) -> Iterator[Callable[[], int]]:
+    """End the process if its time is up and nothing has moved for long: an engine or a disk that never answers.
+
+    Who gives a run an end does not expect it to hold the lock for ever. The run must ask the function yielded, in place
+    of `should_stop`, as often as it moves.
+    """
+    seconds = config.seconds_left()
+    if seconds is None:
+        yield should_stop
+        return
+    started = moved = time.monotonic()
+    is_over = threading.Event()
+
+    def asked() -> int:
+        nonlocal moved
+        moved = time.monotonic()
+        return should_stop()
+
+    def watch(wait: float) -> None:
+        while not is_over.wait(wait):
+            now = time.monotonic()
+            wait = moved + _STUCK_SECONDS - now
+            if wait <= 0:
+                _give_up(config, now - started, now - moved)
+
+    threading.Thread(target=watch, args=(seconds,), daemon=True).start()
+    try:
+        yield asked
+    finally:
+        is_over.set()
+
+
+def _give_up(config: RunConfig, seconds: float, stuck: float) -> NoReturn:
+    """End the process at once, as one that is out of time."""
+    click.echo(
+        f"enrich: time is up, and nothing has moved for {stuck:.0f} s; committed rows are safe, the same command goes"
+        " on from them",
+        err=True,
+    )
+    with suppress(Exception):  # whatever it is, the process must end
+        _note(config.metrics_file, TryAgain.exit_code, seconds, None, TryAgain("stuck"))
+    os._exit(TryAgain.exit_code)
 
 
 @contextmanager

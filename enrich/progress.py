@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -147,8 +148,9 @@ class Progress:
             "process": os.getpid(),
         }
         temporary = self._state.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        temporary.replace(self._state)
+        with suppress(OSError):  # nothing depends on it; a disk that is full, say, is told by who must write to it
+            temporary.write_text(json.dumps(state), encoding="utf-8")
+            temporary.replace(self._state)
 
     def _rate(self, now: float) -> float:
         return self._tokens / max(now - self._started, 1e-9)

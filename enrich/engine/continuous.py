@@ -169,6 +169,7 @@ class _Batch:
         self._counts = torch.zeros(slots, dtype=torch.long, device=device)  # tokens drawn
         self._seeds = torch.zeros(slots, dtype=torch.long, device=device)
         self._attempts = torch.zeros(slots, dtype=torch.long, device=device)
+        self._is_broken = torch.zeros(slots, dtype=torch.bool, device=device)  # had scores that are no numbers
         self._recent = torch.zeros(steps, slots, dtype=torch.long, device=device)  # drawn since the last look
         self._tick = torch.zeros(1, dtype=torch.long, device=device)  # where the next step writes to it
         # One column more than there are tokens, for rows that are done and decode on until that is noticed.
@@ -245,6 +246,7 @@ class _Batch:
             self._put(self._tokens, slots, [request.prompt_token_ids[-1] for _, _, request in taken])
             self._put(self._cache.positions, slots, [length - 1 for length in lengths])
             self._put(self._counts, slots, [0] * len(taken))
+            self._put(self._is_broken, slots, [False] * len(taken))
             if self._forbidden is not None:
                 mask = sampling.forbidden_mask([request for _, _, request in taken], self._forbidden.shape[1])
                 self._forbidden[slots] = False if mask is None else mask.to(device)
@@ -254,7 +256,7 @@ class _Batch:
             self._stats.prefill_positions += rows * self._width
 
     @staticmethod
-    def _put(target: Tensor, slots: Tensor, values: list[int]) -> None:
+    def _put(target: Tensor, slots: Tensor, values: list[int] | list[bool]) -> None:
         target[slots] = torch.tensor(values, device=target.device)
 
     def _step(self) -> None:
@@ -268,7 +270,10 @@ class _Batch:
     def _capture(self) -> Any:
         """Run a step, which also warms up what a capture must not see, and capture the next one."""
         self._decode()
-        state = (self._tokens, self._cache.positions, self._counts, self._generated, self._recent, self._tick)
+        state = (
+            self._tokens, self._cache.positions, self._counts, self._generated, self._recent, self._tick,
+            self._is_broken,
+        )  # fmt: skip
         before = [tensor.clone() for tensor in state]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -291,6 +296,8 @@ class _Batch:
         ).logits[:, -1]
         if self._forbidden is not None:
             logits = logits.masked_fill(self._forbidden, -torch.inf)
+        if logits.device.type != "cpu":  # where drawing from them raises
+            self._is_broken.logical_or_(sampling.no_numbers(logits))
         uniforms = sampling.uniform(self._seeds, self._attempts, self._counts)
         tokens = sampling.choose(logits.float(), self._generated, uniforms, self._params, self._counts)
         self._generated.scatter_(1, self._counts.clamp(max=self._params.max_new_tokens)[:, None], tokens[:, None])
@@ -302,10 +309,12 @@ class _Batch:
 
     def _finished(self) -> Iterator[tuple[int, Completion]]:
         """Read what was drawn since the last look; yield the rows that are done and free their slots."""
-        recent = self._recent.T.tolist()
+        recent, is_broken = self._recent.T.tolist(), self._is_broken.tolist()
         for slot, row in enumerate(self._rows):
             if row is None:
                 continue
+            if is_broken[slot]:
+                raise sampling.broken()
             index, request = row
             most = min(self._params.max_new_tokens, request.max_new_tokens or self._params.max_new_tokens)
             drawn = self._drawn[slot]
@@ -339,6 +348,7 @@ class _Batch:
         self._recent = self._recent.new_zeros(self._steps, slots)
         self._tokens, self._counts, self._seeds = map(shrunk, (self._tokens, self._counts, self._seeds))
         self._attempts, self._generated = map(shrunk, (self._attempts, self._generated))
+        self._is_broken = shrunk(self._is_broken)
         self._forbidden = None if self._forbidden is None else shrunk(self._forbidden)
         filler = slots - len(kept)
         self._rows = [*(self._rows[slot] for slot in kept), *[None] * filler]

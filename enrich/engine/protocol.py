@@ -125,5 +125,5 @@ class Engine(Protocol):
         Requests that are appended while rows finish are generated as well, beside the others.
         Prompts are computed `width` positions wide, at most `batch_rows` at once. No row is begun unless
         `may_begin()`; those in flight are finished. Ends early, without the rows in flight, once `should_stop()`.
-        Raises TryAgain if not even the smallest batch fits into memory.
+        Raises TryAgain if not even the smallest batch fits into memory, ModelError if scores are no numbers.
         """

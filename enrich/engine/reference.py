@@ -126,6 +126,8 @@ class _RowStreams(LogitsProcessor):  # type: ignore[misc]
         if self._forbidden is not None:
             scores = scores.masked_fill(self._forbidden, -torch.inf)
         uniforms = sampling.uniform(self._seeds, self._attempts, generated.shape[1])
+        if scores.device.type != "cpu" and bool(sampling.no_numbers(scores).any()):
+            raise sampling.broken()
         tokens = sampling.choose(scores.float(), generated, uniforms, self._params)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from enrich.engine.protocol import Request, SamplingParams
+from enrich.errors import ModelError
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -118,12 +119,20 @@ def choose(
 
 
 def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
-    """Draw each row's next token by its scores [batch, vocabulary], which are penalized already: [batch]."""
+    """Draw each row's next token by its scores [batch, vocabulary], which are penalized already: [batch].
+
+    Raises ModelError on a CPU if they are no numbers. Elsewhere that would be to wait for the device; see `no_numbers`.
+    """
     on_cpu = logits.device.type == "cpu"  # where numpy does in microseconds what takes torch a millisecond
     if params.temperature == 0:
-        return torch.from_numpy(logits.numpy().argmax(axis=1)) if on_cpu else logits.argmax(dim=1)
+        likeliest = torch.from_numpy(logits.numpy().argmax(axis=1)) if on_cpu else logits.argmax(dim=1)
+        if on_cpu:
+            _check(logits.gather(1, likeliest[:, None]))
+        return likeliest
     k = min(params.top_k or logits.shape[1], logits.shape[1])
     scores, tokens = (_highest(logits, k), None) if on_cpu else logits.topk(k, dim=1)  # falling
+    if on_cpu:
+        _check(scores[:, 0])
     cumulative = torch.softmax(scores.to(uniforms.dtype) / params.temperature, dim=1).cumsum(dim=1)
     # Kept are the tokens before which less than top_p has been gathered; the first always is.
     last = (cumulative[:, :-1] < params.top_p * cumulative[:, -1:]).sum(dim=1, keepdim=True)
@@ -133,6 +142,24 @@ def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
     target = uniforms[:, None] * cumulative.gather(1, last)
     index = torch.minimum((cumulative <= target).sum(dim=1, keepdim=True), last)
     return _find(logits, scores, index) if tokens is None else tokens.gather(1, index).squeeze(1)
+
+
+def no_numbers(logits: Tensor) -> Tensor:
+    """Say of each row of [batch, vocabulary] whether a score is NaN or infinite: bool [batch]."""
+    return ~logits.amax(dim=1).isfinite()  # of which NaN is the highest
+
+
+def broken() -> ModelError:
+    """Return the error for scores that are no numbers."""
+    return ModelError(
+        "the model's scores are not numbers (NaN or infinite): its weights are damaged, or --dtype is too narrow for"
+        " them; try --dtype float32"
+    )
+
+
+def _check(highest: Tensor) -> None:
+    if not np.isfinite(highest.numpy()).all():
+        raise broken()
 
 
 def _highest(logits: Tensor, k: int) -> Tensor:

@@ -31,6 +31,7 @@ from enrich.errors import CatalogError, ConfigError, Interrupted
 from enrich.grounding import Grounding
 from enrich.keys import digest
 from enrich.listing import Listing, most_characters
+from enrich.output import facts_or_none
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
 from enrich.quality import Rulebook, clean_text
@@ -42,6 +43,7 @@ log = logging.getLogger("enrich")
 
 CHECKPOINT = ".checkpoint"
 LEFT_BEHIND = ".checkpoint.old"  # parts of checkpoints whose catalog has changed since
+JUDGING = ".judging"  # rows being put into order
 
 
 @dataclass
@@ -130,6 +132,11 @@ class Run:
     def beside_output(self, suffix: str) -> Path:
         """Return the output's path with something put behind its name."""
         return self.config.output_path.with_name(self.config.output_path.name + suffix)
+
+    @property
+    def carried_path(self) -> Path:
+        """Where rows are put into order while publishing."""
+        return self.config.output_path.with_name(f".{self.config.output_path.name}.carried")
 
     @property
     def previous_path(self) -> Path:
@@ -259,6 +266,12 @@ def open_checkpoint(run: Run) -> Checkpoint:
     for note in checkpoint.notes:
         log.warning("%s", note)
     return checkpoint
+
+
+def was_published(run: Run, run_id: str | None) -> bool:
+    """Say whether a run has published all its rows, though it has not come to its end."""
+    before = facts_or_none(run.config.published_path).get("summary", {})
+    return run_id is not None and before.get("run_id") == run_id and not before.get("pending")
 
 
 def stop_if_asked(run: Run, state: str) -> None:

@@ -5,7 +5,8 @@ import torch
 from transformers import MinPLogitsWarper, NoRepeatNGramLogitsProcessor
 
 from enrich.engine.protocol import SamplingParams
-from enrich.engine.sampling import ban_repeats_, choose, draw, penalize, philox, uniform
+from enrich.engine.sampling import ban_repeats_, choose, draw, no_numbers, penalize, philox, uniform
+from enrich.errors import ModelError
 
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1.0)
 FREE = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
@@ -141,3 +142,16 @@ def test_a_table_of_uniforms_holds_each_step_s() -> None:
     table = uniform(seeds[:, None], attempts[:, None], torch.arange(7))
     assert table.shape == (5, 7)
     assert all(torch.equal(table[:, step], uniform(seeds, attempts, step)) for step in range(7))
+
+
+@pytest.mark.parametrize("params", [GREEDY, FREE, SamplingParams(top_k=5, top_p=0.9)], ids=["greedy", "free", "top"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_are_an_error(params: SamplingParams, value: float) -> None:
+    logits = torch.randn(3, 40)
+    logits[0] = -torch.inf
+    logits[0, 7] = 1.0  # what is forbidden has no end downwards, and may
+    draw(logits.clone(), torch.rand(3, dtype=torch.float64), params)
+    logits[1, 9] = value
+    assert no_numbers(logits).tolist() == [False, True, False]
+    with pytest.raises(ModelError, match=r"NaN.*float32"):
+        draw(logits, torch.rand(3, dtype=torch.float64), params)
