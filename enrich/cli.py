@@ -606,6 +606,33 @@ def show(output: str, rows: int) -> None:
         click.echo(f"  {text}\n")
 
 
+@main.command()
+@click.argument("output", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(["generated", "reused", "kept", "quarantined", "skipped", "pending"]),
+    help="Write rows of this status only; may be given again.",
+)
+@click.option("--no-generation", is_flag=True, help="Leave out how the rows came by their texts.")
+def export(output: Path, file: Path, statuses: tuple[str, ...], no_generation: bool) -> None:
+    """Write OUTPUT in a flat form to FILE (.csv, .jsonl, both also .gz, or .parquet).
+
+    The record `generation` becomes a column a field (generation_status, ...), lists become text with commas.
+
+    \b
+    Examples:
+      enrich export catalog.enriched.parquet catalog.csv
+      enrich export catalog.enriched.parquet new.csv --status generated --no-generation
+    """
+    from enrich.export import export as write
+
+    rows = write(output, file, statuses=statuses, generation=not no_generation)
+    click.echo(f"{rows:,} rows written to {file}")
+
+
 _SHARE = click.FloatRange(0, 1, max_open=True)
 
 
