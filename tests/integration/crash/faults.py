@@ -13,14 +13,18 @@ from enrich.engine import cohorts, continuous
 from enrich.engine.forward import Gpt2Forward
 
 
-def _at_step(number: int, fault: Callable[[], None], times: int = 1) -> None:
-    """Do something in the steps from this one on, so many times, before their tokens are drawn."""
+def _at_step(number: int, fault: Callable[[], None], times: int = 1, least_rows: int = 1) -> None:
+    """Do something in the steps from this one on, so many times, before their tokens are drawn.
+
+    Steps of fewer rows than told are not counted.
+    """
     step, count = cohorts.CohortBatch._step, 0
 
     def stepped(self: Any) -> Any:
         nonlocal count
-        count += 1
+        count += sum(map(len, self._cohorts)) >= least_rows
         if number <= count < number + times:
+            count += times == 1  # or a step that is too small to be counted would do it again
             fault()
         return step(self)
 
@@ -92,7 +96,8 @@ def out_of_memory(step: int, kind: str, times: int = 1) -> None:
             " allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
         ),
     }
-    _at_step(step, _raising(errors[kind]), times)
+    # Fewer rows than these can't be halved: what a lack of memory there comes to is another case.
+    _at_step(step, _raising(errors[kind]), times, least_rows=17 if times == 1 else 1)
 
 
 def out_of_memory_while(what: str) -> None:

@@ -96,7 +96,9 @@ class Server:
         self._process.stdin.flush()
         pid = self._answer()["pid"]
         for seconds, number in signals:
-            time.sleep(seconds)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and Path(f"/proc/{pid}").exists():
+                time.sleep(min(0.005, seconds))
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
@@ -113,10 +115,9 @@ class Server:
         return answer
 
     def close(self) -> None:
-        """End the server."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        """End the server, which takes its time if it is asked to end by itself."""
+        self._process.kill()
+        self._process.communicate()
         self._scratch.cleanup()
 
 

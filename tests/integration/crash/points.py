@@ -29,9 +29,9 @@ _NEEDS_ROOM = {"open", "mkdir", "fsync", "begin", "write", "close"}
 class Plan:
     """What to do at the point with this number, from 1, or at the first one that `match` is found in.
 
-    `kill`: the process dies. `torn`: before it does, what was not synced of the file is cut at random, as if the
-    machine had lost its power. `full`: from here on whatever needs room fails with ENOSPC. `fill`: the file system is
-    really filled to the last byte. `error`: the operation fails once, with `number`.
+    `kill`: the process dies. `torn`: before it does, what was not synced of a file about to be is cut at random, as if
+    the machine had lost its power. `full`: from here on whatever needs room fails with ENOSPC. `fill`: the file system
+    is really filled to the last byte. `error`: the operation fails once, with `number`.
     """
 
     at: int | None = None
@@ -142,7 +142,7 @@ class Points:
             self._plan = Plan()
             _fill(self._root)
             return
-        if plan.action == "torn" and os.path.isfile(path):
+        if plan.action == "torn" and operation == "fsync" and os.path.isfile(path):
             rng = random.Random(plan.seed)
             size = os.path.getsize(path)
             kept = min(self._synced.get(path, 0), size)
