@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 AIRFLOW_VENV ?= .airflow-venv
+AUDIT_VENV ?= .audit-venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := sample_catalogs/home.enriched.parquet
@@ -10,7 +11,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly demo report browser-test screenshots bench test test-fast airflow-test crash-test fault-test lint samples train-default wheel-test clean
+.PHONY: help run enrich status nightly demo report browser-test screenshots bench test test-fast airflow-test crash-test fault-test fuzz soak audit lint samples train-default wheel-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -58,6 +59,15 @@ test: $(VENV)/.dev lint ## Run the whole test suite, lint and types
 test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
 	$(PYTEST) -m "not slow and not airflow and not browser"
 
+fuzz: $(VENV)/.fuzz ## Fuzz the CSV and template front ends: make fuzz [SECONDS=600]
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
+
+soak: $(VENV)/.dev ## Enrich thousands of rows and watch memory, open files and pace: make soak [ROWS=10000]
+	$(BIN)/python tests/integration/soak.py --rows $(or $(ROWS),10000)
+
+audit: $(AUDIT_VENV)/.done ## Ask for known vulnerabilities of the pinned packages: make audit [AUDIT=--if-reachable]
+	$(AUDIT_VENV)/bin/python tests/audit.py $(AUDIT) constraints.txt jobs/airflow/constraints.txt
+
 airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a real Airflow, in an environment of its own
 	AIRFLOW_VENV=$(AIRFLOW_VENV) $(BIN)/pytest -m airflow tests/integration/test_airflow.py
 
@@ -93,7 +103,7 @@ wheel-test: $(VENV)/.core ## Build the wheel, install it into an empty environme
 	cd build/wheel && HF_HUB_OFFLINE=1 venv/bin/enrich run home.csv --limit 20 && venv/bin/enrich show home.enriched.parquet
 
 clean: ## Remove the virtual environment and what was built
-	rm -rf $(VENV) $(AIRFLOW_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(AUDIT_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
@@ -116,6 +126,16 @@ $(VENV)/.demo: $(VENV)/.core
 $(VENV)/.browser: $(VENV)/.dev
 	$(PIP) install --quiet -c constraints.txt -e ".[dev,demo,browser]"
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y chromium; }
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	$(PIP) install --quiet -c constraints.txt -e ".[dev,fuzz]" || echo "atheris can't be had here: inputs are changed at random"
+	@touch $@
+
+$(AUDIT_VENV)/.done: constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $< pip-audit
 	@touch $@
 
 $(AIRFLOW_VENV)/.done: jobs/airflow/constraints.txt

@@ -47,7 +47,7 @@ class ChangesWriter:
 
         if not self._before.is_file() or not {self._id, self._text} <= set(pq.read_schema(self._before).names):
             return pl.DataFrame(schema={"id": pl.UInt64, "text": pl.UInt64})
-        scan = pl.scan_parquet(self._before)
+        scan = pl.scan_parquet(self._before, glob=False)
         hashes = (pl.col(self._id).cast(pl.String).hash().alias("id"), pl.col(self._text).hash().alias("text"))
         return scan.select(hashes).unique().collect(engine="streaming")
 
@@ -82,7 +82,7 @@ class ChangesWriter:
 
             seen = pl.concat(self._seen) if self._seen else pl.Series(dtype=pl.UInt64)
             gone = (
-                pl.scan_parquet(self._before)
+                pl.scan_parquet(self._before, glob=False)
                 .filter(~pl.col(self._id).cast(pl.String).hash().is_in(seen.unique().implode()))
                 .select(self._id)
                 .unique(maintain_order=True)

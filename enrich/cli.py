@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -50,11 +51,11 @@ class _Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except EnrichError as error:
-            click.echo(f"enrich: {error}", err=True)
+            click.echo(f"enrich: {_tame(str(error))}", err=True)
             ctx.exit(_exit_code(error))
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"enrich: {where}{error.strerror or error}", err=True)
+            click.echo(f"enrich: {_tame(f'{where}{error.strerror or error}')}", err=True)
             ctx.exit(_exit_code(error))
         except MemoryError as error:
             what = "out of memory; committed rows are safe, the same command goes on from them"
@@ -88,7 +89,22 @@ def _exit_code(error: Exception) -> int:
 
 
 _TEMPORARY = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
-_PERMANENT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+_PERMANENT = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+
+# What ends a line, moves a terminal's cursor or turns its text around.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def _tame(text: str) -> str:
+    """Return a text of a catalog or of another's error fit for one line of a terminal or a log."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _lines(text: str) -> str:
+    """Return a text of several lines fit for a terminal."""
+    return "\n".join(map(_tame, text.split("\n")))
 
 
 @click.group(cls=_Commands, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -347,7 +363,7 @@ def plan(
         from enrich.plan import as_table
 
         foreseen = job.foresee(config, price_per_hour)
-        click.echo(json.dumps(dataclasses.asdict(foreseen)) if as_json else as_table(foreseen, price_per_hour))
+        click.echo(json.dumps(dataclasses.asdict(foreseen)) if as_json else _lines(as_table(foreseen, price_per_hour)))
         return
     planned = job.plan(config, shards)
     click.echo(json.dumps(planned or []))
@@ -492,7 +508,7 @@ def _report(summary: Summary, as_json: bool, quiet: bool) -> None:
     counts += [f"{n:,} {name}" for name in ("retried", "skipped", "pending", "edited") if (n := getattr(summary, name))]
     speed = f", {summary.tokens_per_second:,.0f} tokens/s" if summary.generated else ""
     click.echo(f"{summary.rows:,} rows: {', '.join(counts)}; {summary.seconds:.1f} s{speed}")
-    click.echo(f"{'unchanged:' if summary.unchanged else 'written to'} {summary.output}")
+    click.echo(f"{'unchanged:' if summary.unchanged else 'written to'} {_tame(summary.output)}")
 
 
 @main.command()
@@ -602,8 +618,8 @@ def show(output: str, rows: int) -> None:
     from enrich.output import read_texts
 
     for title, text in read_texts(Path(output), rows):
-        click.secho(title, bold=True)
-        click.echo(f"  {text}\n")
+        click.secho(_tame(str(title)), bold=True)
+        click.echo(f"  {_tame(text)}\n")
 
 
 @main.command()
@@ -922,7 +938,7 @@ def check(catalog: str, config_file: Path | None, examples: int, max_failing: st
         for broken in report.rules:
             click.echo(f"{broken.texts:>8,}  {broken.share:>6.1%}  {broken.severity:<10}  {broken.rule}")
             for example in broken.examples:
-                click.echo(f"{'':28}row {example.row:,}, {example.title[:50]}: {example.reason}")
+                click.echo(f"{'':28}row {example.row:,}, {_tame(f'{example.title[:50]}: {example.reason}')}")
     if max_failing is not None and report.failing > config.most_quarantined(report.texts):
         raise TooManyQuarantined(f"{report.failing:,} of {report.texts:,} texts fail, more than {max_failing}")
 
@@ -984,6 +1000,14 @@ def categories(directory: Path | None, as_json: bool) -> None:
             )
 
 
+class _PlainLines(logging.Formatter):
+    """One line for each message, whatever the names in it are."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = _tame(record.message)
+        return super().formatMessage(record)
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry = {"time": self.formatTime(record, _TIME), "level": record.levelname.lower(), "message": ""}
@@ -999,7 +1023,7 @@ _TIME = "%Y-%m-%dT%H:%M:%S%z"
 def _set_up_logging(quiet: bool, verbose: bool, form: str = "auto") -> None:
     handler = logging.StreamHandler()
     bare = form == "auto" and sys.stderr.isatty()
-    plain = logging.Formatter("%(message)s" if bare else "%(asctime)s %(levelname)s %(message)s", _TIME)
+    plain = _PlainLines("%(message)s" if bare else "%(asctime)s %(levelname)s %(message)s", _TIME)
     handler.setFormatter(_JsonLines() if form == "json" else plain)
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=level, handlers=[handler])

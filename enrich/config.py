@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from enrich.clock import seconds_of, seconds_until
+from enrich.durable import behind_links
 from enrich.errors import ConfigError
 from enrich.shard import Shard
 
@@ -198,6 +199,9 @@ class RunConfig:
             "must end in .parquet",
         )
         self._check(
+            self.changes is None or not _is_same(self.changes, self.published_path), "changes", "must not be the output"
+        )
+        self._check(
             self.report is None or Path(self.report).suffix.lower() in (".html", ".htm"), "report", "must end in .html"
         )
         self._check(self.device in DEVICES, "device", f"must be one of {', '.join(DEVICES)}")
@@ -207,13 +211,17 @@ class RunConfig:
             self.output_column not in ("", "generation"), "output_column", "must be a name other than 'generation'"
         )
         self._check(
-            self.published_path.suffix.lower() in (".parquet", ".pq"),
+            self._named_output.suffix.lower() in (".parquet", ".pq"),
             "output",
             "must end in .parquet: the output is Parquet",
         )
-        self._check(
-            self.published_path.resolve() != Path(self.catalog).resolve(), "output", "must not be the catalog itself"
-        )
+        written = {"output": self.published_path} | {
+            name: getattr(self, name) for name in ("changes", "report", "metrics_file")
+        }
+        for name, path in written.items():
+            self._check(path is None or not _is_same(path, self.catalog), name, "must not be the catalog itself")
+        self._check(not self.published_path.is_dir(), "output", f"{self.published_path} is a directory; name a file")
+        self._check(not self.published_path.is_symlink(), "output", "is a symbolic link that leads nowhere")
 
     def _normalize(self, name: str, wanted: str) -> None:
         """Bring an option to its declared type: keys and checkpoints must not tell a temperature of 1 from 1.0."""
@@ -228,7 +236,11 @@ class RunConfig:
                 value = float(value)
             except OverflowError:
                 value = math.inf  # as TOML's own 1e400; the rules refuse it
-        self._check(not isinstance(value, str) or "\0" not in value, name, "must not hold a NUL character")
+        for text in value if isinstance(value, list) else [value]:
+            self._check(not isinstance(text, str) or "\0" not in text, name, "must not hold a NUL character")
+            self._check(
+                not isinstance(text, str) or _is_unicode(text), name, "must be UTF-8; rename it if it is a file"
+            )
         object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
 
     def _check(self, holds: bool, name: str, rule: str) -> None:
@@ -247,7 +259,11 @@ class RunConfig:
 
     @property
     def published_path(self) -> Path:
-        """Where the enriched file goes, the default beside the catalog."""
+        """Where the enriched file goes, the default beside the catalog; where that is a link, what the link names."""
+        return behind_links(self._named_output)
+
+    @property
+    def _named_output(self) -> Path:
         if self.output is not None:
             return Path(self.output)
         catalog = Path(self.catalog)
@@ -306,6 +322,19 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return every option, in JSON's types."""
         return {option.name: _plain(getattr(self, option.name)) for option in fields(self)}
+
+
+def _is_same(one: str | Path, other: str | Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _is_unicode(text: str) -> bool:
+    """Say whether a text can be written as UTF-8; a file's name that can't comes with lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unset_or(value: Any, rule: Callable[[Any], bool]) -> bool:

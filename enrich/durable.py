@@ -56,6 +56,11 @@ def write_table(table: Any, path: Path) -> None:
         raise
 
 
+def behind_links(path: Path) -> Path:
+    """Return the path of what a symbolic link names, so that it is replaced and the link stays; other paths as is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory as durable as the files (on POSIX; elsewhere the system does it)."""
     if os.name != "posix":

@@ -18,11 +18,11 @@ from enrich.changes import ChangesWriter
 from enrich.checkpoint import PROGRESS, Checkpoint
 from enrich.config import RunConfig
 from enrich.drift import Profile
-from enrich.durable import temporary_of
+from enrich.durable import behind_links, temporary_of
 from enrich.errors import TryAgain
 from enrich.lock import forget, only_run
 from enrich.merge import check_alike, find_shards, merged, note_path, read_note, shards_beside, write_note
-from enrich.output import METADATA_KEY, OutputWriter, facts_or_none, is_intact, read_facts
+from enrich.output import OutputWriter, facts_or_none, is_intact, read_facts
 from enrich.plan import Plan
 from enrich.progress import Progress, is_watched
 from enrich.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
@@ -180,6 +180,7 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
     they are not of one catalog, model and set of options; the file published before is then still in place.
     """
     started = time.monotonic()
+    output = behind_links(output)
     with only_run(output), ExitStack() as stack:
         if (published := _merged_before(output)) is not None:
             return published
@@ -192,8 +193,6 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
         column, id_column = first["config"]["output_column"], first["roles"]["id"]
         schema = pq.read_schema(next(iter(shards.values())))
         schema = schema.remove(schema.get_field_index(ROW))
-        # What the catalog's file said of itself is the output's too; what the shard's run said is not.
-        schema = schema.with_metadata({k: v for k, v in (schema.metadata or {}).items() if k != METADATA_KEY.encode()})
         source = schema.remove(schema.get_field_index("generation"))
         rows = sum(fact["summary"]["rows"] for fact in facts.values())
         with (

@@ -21,6 +21,7 @@ from enrich.errors import CatalogError, ReconciliationError
 from enrich.generation import GENERATION_TYPE
 
 _ROW_GROUP_ROWS = 65_536
+_ROW_GROUP_BYTES = 256 << 20  # in memory; wide rows make a group before they are that many
 METADATA_KEY = "enrich.run"
 
 
@@ -36,7 +37,9 @@ def output_schema(source: pa.Schema, text_column: str) -> pa.Schema:
     else:
         fields.append(text_field)
     fields.append(pa.field("generation", GENERATION_TYPE, nullable=False))
-    return pa.schema(fields, metadata=source.metadata)
+    # A catalog made of an output, by whatever tool, may still say what an earlier run said of itself.
+    metadata = {name: value for name, value in (source.metadata or {}).items() if name != METADATA_KEY.encode()}
+    return pa.schema(fields, metadata=metadata or None)
 
 
 class _TextsDigest:
@@ -78,7 +81,7 @@ class OutputWriter:
         self._schema = output_schema(source, text_column)
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
         self._gathered: list[pa.RecordBatch] = []
-        self._gathered_rows = 0
+        self._gathered_rows = self._gathered_bytes = 0
         self._digest = _TextsDigest()
         self.num_rows = 0
 
@@ -98,8 +101,9 @@ class OutputWriter:
         self._gathered += batches
         count = sum(map(len, batches))
         self._gathered_rows += count
+        self._gathered_bytes += sum(batch.nbytes for batch in batches)
         self.num_rows += count
-        if self._gathered_rows >= _ROW_GROUP_ROWS:
+        if self._gathered_rows >= _ROW_GROUP_ROWS or self._gathered_bytes >= _ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -107,7 +111,7 @@ class OutputWriter:
             table = pa.Table.from_batches(self._gathered)
             self._digest.update(_digested(table, self._text_column))
             self._writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
-        self._gathered, self._gathered_rows = [], 0
+        self._gathered, self._gathered_rows, self._gathered_bytes = [], 0, 0
 
     def finish(self, expected_rows: int, facts: Mapping[str, Any]) -> None:
         """Close the file with the run's facts in its metadata and read its row count back.
@@ -191,8 +195,8 @@ def read_facts(path: Path) -> dict[str, Any]:
     """Return the run-wide facts of an enriched file; empty if it has none."""
     metadata = pq.ParquetFile(path, pre_buffer=False).schema_arrow.metadata or {}
     metadata = {**(pq.ParquetFile(path, pre_buffer=False).metadata.metadata or {}), **metadata}
-    facts: dict[str, Any] = json.loads(metadata.get(METADATA_KEY.encode(), b"{}"))
-    return facts
+    facts = json.loads(metadata.get(METADATA_KEY.encode(), b"{}"))
+    return facts if isinstance(facts, dict) else {}
 
 
 def facts_or_none(path: Path) -> dict[str, Any]:
@@ -215,7 +219,11 @@ def read_texts(path: Path, most: int) -> list[tuple[str, str]]:
         raise CatalogError(f"{path}: not written by `enrich run`")
     title, text = facts["roles"]["title"], facts["config"]["output_column"]
     generated = pl.col("generation").struct.field("status") == "generated"
-    frame = pl.scan_parquet(path).filter(generated).select(pl.col(title).alias("_title"), pl.col(text).alias("_text"))
+    frame = (
+        pl.scan_parquet(path, glob=False)
+        .filter(generated)
+        .select(pl.col(title).alias("_title"), pl.col(text).alias("_text"))
+    )
     count = frame.select(pl.len()).collect().item()
     step = max(1, count // most)
     return list(frame.gather_every(step).head(most).collect().iter_rows())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from enrich.errors import ConfigError
@@ -21,9 +23,19 @@ _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Macro: "a macro",
     nodes.CallBlock: "a call block",
     nodes.Block: "a block",
+    nodes.AssignBlock: "a set with a body",
+    nodes.With: "a with block",
     nodes.Mul: "a multiplication",
     nodes.Pow: "a power",
 }
+# Filters and methods of texts whose result is as long as a number says, or has no end, or is by chance.
+_REFUSED_FILTERS = (
+    "batch", "center", "filesizeformat", "format", "indent", "pprint", "random", "slice", "tojson", "urlize",
+    "wordwrap", "xmlattr",
+)  # fmt: skip
+_REFUSED_METHODS = frozenset({"center", "expandtabs", "format", "format_map", "ljust", "rjust", "translate", "zfill"})
+_MOST_TURNS = 1_000  # of a loop; a product has 24 attributes at most
+_MOST_COPIES = 100  # of what the row says, in one variable: `set x = x ~ x` thirty times over is a gigabyte
 
 Encode = Callable[[Sequence[str], Sequence[str]], list[list[int]]]
 """Texts, and what a chat model is told before each, to token ids; special tokens in the texts read as plain text."""
@@ -48,6 +60,21 @@ class Wording:
 
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Jinja2's sandbox, which is not asked about an attribute's name and value: they took half of a rendering."""
+
+    intercepted_binops = frozenset({"%"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, str):
+            raise SecurityError("texts can't be formatted with % in a prompt")
+        return super().call_binop(context, operator, left, right)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """Let Jinja2 wrap no method for formatting: as any other method refused, it is no safe attribute."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, str) and attr in _REFUSED_METHODS:
+            return False
+        return super().is_safe_attribute(obj, attr, value)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if type(obj) is Attribute and attribute in ("name", "value"):
@@ -77,9 +104,14 @@ def compile_template(source: str, name: str) -> Template:
     """
     environment = _Sandbox(undefined=StrictUndefined, autoescape=False)
     environment.globals.clear()  # range, cycler and the like: a prompt has no use for them
+    for refused in _REFUSED_FILTERS:
+        del environment.filters[refused]
+    environment.filters[_TURNS] = _turns
     try:
-        _check_syntax(environment.parse(source))
-        template = environment.from_string(source)
+        parsed = environment.parse(source)
+        _check_syntax(parsed)
+        _limit_loops(parsed)
+        template = environment.from_string(parsed)
     except TemplateSyntaxError as error:
         raise ConfigError(f"template {name}, line {error.lineno}: {error.message}") from error
     except Exception as error:  # such as brackets nested too deep for Python
@@ -105,6 +137,62 @@ def _check_syntax(template: nodes.Template) -> None:
     for loop in template.find_all(nodes.For):
         if loop.recursive or any(inner.find(nodes.For) for inner in loop.find_all(nodes.For)):
             raise TemplateSyntaxError("loops can be two deep at most, and not recursive", loop.lineno)
+    _check_growth(template)
+
+
+def _check_growth(template: nodes.Template) -> None:
+    """Refuse variables that hold the row many times over, and texts put between every two characters of others."""
+    copies: dict[str, int] = {}
+    for node in template.find_all((nodes.Assign, nodes.For)):
+        assert isinstance(node, nodes.Assign | nodes.For)
+        source, target = node.iter if isinstance(node, nodes.For) else node.node, node.target
+        count = sum(copies.get(name, 1) for name in _names(source))
+        if count > _MOST_COPIES:
+            raise TemplateSyntaxError(f"more than {_MOST_COPIES} copies in one variable", node.lineno)
+        copies |= dict.fromkeys(_names(target), count)
+    for call in template.find_all((nodes.Filter, nodes.Call)):
+        name, put_in = _put_in(call)
+        if not all(isinstance(one, nodes.Const) for one in put_in):
+            raise TemplateSyntaxError(f"{name} needs a text in quotes in a prompt", call.lineno)
+
+
+def _names(node: nodes.Node) -> list[str]:
+    own = [node.name] if isinstance(node, nodes.Name) else []
+    return [*own, *(name.name for name in node.find_all(nodes.Name))]
+
+
+def _put_in(call: nodes.Node) -> tuple[str, list[nodes.Expr]]:
+    """Return the name of a join or a replacement, filter or method, and what it puts in many times over."""
+    if isinstance(call, nodes.Filter):
+        name, method_of = call.name, None
+    elif isinstance(call, nodes.Call) and isinstance(call.node, nodes.Getattr):
+        name, method_of = call.node.attr, call.node.node
+    else:
+        return "", []
+    if name not in ("join", "replace"):
+        return name, []
+    named = [pair.value for pair in call.kwargs if pair.key in ("d", "new")]
+    if name == "replace":
+        return name, [*call.args[1:2], *named]
+    return name, [method_of] if method_of is not None else [*call.args[:1], *named]
+
+
+_TURNS = "_turns"
+
+
+def _limit_loops(template: nodes.Template) -> None:
+    for loop in template.find_all(nodes.For):
+        loop.iter = nodes.Filter(loop.iter, _TURNS, [], [], None, None, lineno=loop.lineno)
+    if template.environment is not None:
+        template.set_environment(template.environment)  # of what was put in
+
+
+def _turns(items: Iterable[Any]) -> list[Any]:
+    """Return what a loop goes over. Raises SecurityError if it has no end, or a very late one."""
+    taken = list(islice(items, _MOST_TURNS + 1))
+    if len(taken) > _MOST_TURNS:
+        raise SecurityError(f"a loop of more than {_MOST_TURNS:,} turns")
+    return taken
 
 
 def read_template(path: Path) -> str:
@@ -160,9 +248,18 @@ class PromptBuilder:
         wording = self._choose_wording(product)
         count = len(product.attributes)
         kept = [replace(product, attributes=product.attributes[:n]) for n in reversed(range(count))]
-        for candidate in [*kept, replace(product, attributes=(), category="")]:
+        bare = replace(product, attributes=(), category="")
+        if len(product.title) > self._max_tokens and not self._fits(
+            bare
+        ):  # known at once, not after two dozen attempts
+            return Prompt(product, wording.render(product), (), dropped=count)
+        for candidate in [*kept, bare]:
             text = wording.render(candidate)
             token_ids = self._encode([text], [wording.system])[0]
             if len(token_ids) <= self._max_tokens:
                 return Prompt(product, text, tuple(token_ids), dropped=count - len(candidate.attributes))
         return Prompt(product, wording.render(product), (), dropped=count)
+
+    def _fits(self, product: Product) -> bool:
+        wording = self._choose_wording(product)
+        return len(self._encode([wording.render(product)], [wording.system])[0]) <= self._max_tokens

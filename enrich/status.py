@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from enrich.checkpoint import PROGRESS, last_commit
+from enrich.durable import behind_links
 from enrich.errors import CatalogError
 from enrich.lock import holder, is_held
 from enrich.output import facts_or_none
@@ -34,6 +35,7 @@ class Status:
 
 def read_status(output: Path) -> Status:
     """Read the state of an output. Raises CatalogError if there is neither the file nor a checkpoint of it."""
+    output = behind_links(output)
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     running = is_held(output)
     # The second is what a run whose catalog has changed takes over, before it has a checkpoint of its own.

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from enrich import merge
 from enrich.errors import ReconciliationError
@@ -52,3 +55,26 @@ def test_a_row_that_is_missing_or_twice_is_named(
     monkeypatch.setattr(merge, "_WINDOW_ROWS", window)
     with pytest.raises(ReconciliationError, match=f"row {row} is missing or there twice"):
         list(merge.merged(shards(tmp_path, *rows)))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(owners=st.lists(st.integers(0, 3), max_size=50), window=st.integers(1, 20), data=st.data())
+def test_any_split_of_any_catalog_comes_together(
+    monkeypatch: pytest.MonkeyPatch, owners: list[int], window: int, data: st.DataObject
+) -> None:
+    monkeypatch.setattr(merge, "_WINDOW_ROWS", window)
+    split = [[row for row, owner in enumerate(owners) if owner == shard] for shard in range(4)]
+    with tempfile.TemporaryDirectory() as name:
+        found = [sku for table in merge.merged(shards(Path(name), *split)) for sku in table["sku"].to_pylist()]
+        assert found == [f"p{row}" for row in range(len(owners))]
+        if len(owners) < 2:
+            return
+        wrong = data.draw(st.integers(0, len(owners) - 2))  # the last one can't be missed from here
+        if data.draw(st.booleans()):
+            split = [[row for row in rows if row != wrong] for rows in split]
+        else:
+            other = split[data.draw(st.integers(0, 3))]
+            other[:] = sorted([*other, wrong])
+        with pytest.raises(ReconciliationError, match="is missing or there twice") as caught:
+            list(merge.merged(shards(Path(name), *split)))
+        assert f"row {wrong + 1} " in str(caught.value)

@@ -34,6 +34,27 @@ def test_the_text_column_is_text_whatever_it_was(kind: pa.DataType) -> None:
     assert output_schema(pa.schema([("description", kind)]), "description").field("description").type == pa.string()
 
 
+def test_what_an_earlier_run_said_of_itself_is_not_taken_over_from_a_catalog(tmp_path: Path) -> None:
+    source = BATCH.replace_schema_metadata({"owner": "shop", "enrich.run": '{"summary": {"rows": 99}}'})
+    with OutputWriter(tmp_path / "out.parquet", source.schema, "description") as writer:
+        writer.write(source, *TWO)
+        writer.finish(2, {"summary": {"rows": 2}})
+        writer.publish()
+    assert read_facts(tmp_path / "out.parquet")["summary"] == {"rows": 2}
+    assert pq.read_schema(tmp_path / "out.parquet").metadata[b"owner"] == b"shop"
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_wide_rows_make_a_row_group_before_they_fill_memory(tmp_path: Path, monkeypatch, wide: bool) -> None:
+    monkeypatch.setattr("enrich.output._ROW_GROUP_BYTES", 1_000 if wide else 1 << 30)
+    with OutputWriter(tmp_path / "out.parquet", BATCH.schema, "description") as writer:
+        for _ in range(50):
+            writer.write(BATCH, *TWO)
+        writer.finish(100, {})
+        writer.publish()
+    assert (pq.ParquetFile(tmp_path / "out.parquet").num_row_groups > 5) is wide
+
+
 def test_source_columns_metadata_texts_and_facts_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     source = BATCH.replace_schema_metadata({"owner": "shop"})

@@ -65,6 +65,10 @@ def test_a_template_is_rendered_without_the_blank_lines_around_it() -> None:
         "{{ title }} {{ attributes | map(attribute='value') | join(', ') }} {{ attributes[:3] | length }}",
         "{% set words = title.split() %}{{ words | join(' ') }} {{ category.split(' > ')[-1] or 'Other' }}",
         "{# range(10**9) #}{{ title }} {% raw %}{{ cycler }}{% endraw %}",
+        "{{ title | replace(' - ', ', ') }} {{ title.replace('x', '') }} {{ ', '.join(title.split()) }} {{ 7 % 2 }}",
+        "{{ title }}{% for a in attributes %}{{ a.name if not loop.last else loop.length }}{% endfor %}",
+        "{% set full = category ~ ': ' ~ title %}{{ full }}",
+        "{{ [title, category] | select | join(', ') }} {{ title[:60] }}",
     ],
 )
 def test_useful_templates_compile(source: str) -> None:
@@ -156,6 +160,28 @@ def test_a_template_reaches_nothing_of_python(expression: str) -> None:
         "{{ lipsum(n=1000000000) }}",
         "{{ range(99999)|list }}",
         "{% for a in 'x'|center(9999) %}{% for b in 'x'|center(99) %}x{% endfor %}{% endfor %}",
+        "{{ '%1000000000d' % 1 }}",
+        "{{ ('%' ~ '9999' ~ '99999d') % 1 }}",
+        "{{ '%1000000000d'|format(1) }}",
+        "{{ '{:>1000000000}'.format(title) }}",
+        "{{ title.center('1000000000'|int) }}",
+        "{{ 'x'|center('1000000000'|int) }}",
+        "{{ title.zfill('1000000000'|int) }}",
+        "{{ title|indent('1000000000'|int) }}",
+        "{% for a in title|slice('1000000000'|int) %}{% endfor %}",
+        "{{ [1]|batch('1000000000'|int, 'x')|list }}",
+        "{{ attributes|tojson(indent='1000000000'|int) }}",
+        "{% set x = title %}" + "{% set x = x ~ x %}" * 40 + "{{ x }}",
+        "{% set x = title %}" + "{% set x = x + x %}" * 40 + "{{ x }}",
+        "{% set x = [title] %}" + "{% set x = [x, x] %}" * 40 + "{{ x }}",
+        "{% set x %}{{ title }}{{ title }}{% endset %}",
+        "{% with x = title ~ title %}{{ x }}{% endwith %}",
+        "{% for x in [title ~ title] %}" + "{% set x = x ~ x %}" * 40 + "{{ x }}{% endfor %}",
+        "{{ title|join(title) }}",
+        "{{ title.join(title) }}",
+        "{{ title|replace('', title) }}",
+        "{{ title.replace('', title) }}",
+        "{{ title|join(d=title) }}",
     ],
 )  # fmt: skip
 def test_a_template_that_could_keep_the_run_busy_for_ever_is_refused(source: str) -> None:
@@ -163,6 +189,25 @@ def test_a_template_that_could_keep_the_run_busy_for_ever_is_refused(source: str
     with pytest.raises(ConfigError, match=r"^template t\.j2"):
         compile_template("{{ title }}" + source, "t.j2")
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{% for a in title %}{% for b in title %}x{% endfor %}{% endfor %}", "{% for a in title.split() %}{% endfor %}"],
+)
+def test_a_loop_without_end_over_a_row_is_the_template_s_error(source: str) -> None:
+    template = compile_template("{{ title }}" + source, "t.j2")
+    assert render(template, product("Oak side table")).startswith("Oak")
+    started = time.process_time()
+    with pytest.raises(ConfigError, match=r"template t\.j2 fails for .*a loop of more than 1,000 turns"):
+        render(template, product("x " * 50_000))
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("expression", ["attributes|random", "title|urlize", "attributes|pprint"])
+def test_what_a_prompt_has_no_use_for_is_not_there(expression: str) -> None:
+    with pytest.raises(ConfigError, match="No filter named"):
+        compile_template("{{ title }}{{ " + expression + " }}", "t.j2")
 
 
 def test_the_line_of_what_is_refused_is_named() -> None:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from enrich.catalog.jsonl import parse_json, read_blocks
-from enrich.catalog.streams import CHUNK, one_line, open_stream, short
+from enrich.catalog.jsonl import check_name, parse_json, read_blocks
+from enrich.catalog.streams import CHUNK, LONGEST_ROW, one_line, open_stream, short
 from enrich.errors import CatalogError
 
 _IDS = {"asin", "parent_asin"}
@@ -74,6 +74,8 @@ class AmazonSource:
                 for name, value in row.items():
                     if not isinstance(name, str):
                         raise CatalogError(f"{path}, line {number}: the key {name!r} is no text; mend that line")
+                    if name not in forms:
+                        check_name(f"{path}, line {number}", name)
                     form = _form(value)
                     known = forms.setdefault(name, form)
                     if known != form:
@@ -113,7 +115,8 @@ _MISFITS = (TypeError, ValueError, RecursionError, pa.ArrowException)
 def _first_line(path: Path) -> bytes:
     try:
         with io.BufferedReader(open_stream(path), CHUNK) as stream:
-            return next((line for line in stream if not line.isspace()), b"").lstrip(b"\xef\xbb\xbf \t")
+            lines = iter(lambda: stream.readline(LONGEST_ROW), b"")
+            return next((line for line in lines if not line.isspace()), b"").lstrip(b"\xef\xbb\xbf \t")
     except (OSError, EOFError, pa.ArrowException):
         return b""  # whatever it is, the reader of the whole file will say
 
@@ -129,7 +132,8 @@ def _parse_literal(where: str, line: bytes) -> dict[str, Any]:
         raise CatalogError(f"{where}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError) as error:
         raise CatalogError(
-            f"{where}: not a Python literal ({one_line(error)}); one whole dict is wanted on each line"
+            f"{where}: not a Python literal ({one_line(error).partition(' on line')[0]}); one whole dict is wanted on"
+            " each line"
         ) from error
     if not isinstance(row, dict):
         raise CatalogError(f"{where}: a dict is wanted, one on each line")

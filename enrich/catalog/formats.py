@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,12 @@ import pyarrow.parquet as pq
 
 from enrich.catalog.amazon import AmazonSource, is_amazon
 from enrich.catalog.jsonl import JsonLinesSource
-from enrich.catalog.streams import BATCH_ROWS, CHUNK, one_line, open_stream, short
+from enrich.catalog.streams import BATCH_ROWS, CHUNK, LONGEST_ROW, one_line, open_stream, short
 from enrich.errors import CatalogError
 
-_CSV_BLOCK = 16 << 20  # also the longest row that can be read
+_CSV_BLOCK = LONGEST_ROW  # which is the longest that Arrow reads
+_MOST_CELLS = 4 << 20  # of a Parquet file held at once: one of 10,000 columns is read a few hundred rows at a time
+_LONGEST_WAIT = 0.5  # seconds
 _DELIMITERS = ",;\t|"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # Put in a last row of its own behind the file, where it comes back as a row unless a quote was left open before it.
@@ -63,6 +66,8 @@ def open_source(path: Path, delimiter: str | None = None, encoding: str | None =
         raise CatalogError(f"{path}: no such file")
     if path.is_dir():
         raise CatalogError(f"{path}: is a directory; name one CSV, Parquet or JSON Lines file")
+    if not path.is_file():  # a pipe would keep the run waiting, and could be read but once
+        raise CatalogError(f"{path}: is no regular file; write what it gives to one")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in (".gz", ".zst", ".zstd"):
         suffixes.pop()
@@ -114,7 +119,9 @@ class ParquetSource:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows; raises CatalogError where the file is damaged."""
         try:
-            yield from pq.ParquetFile(self._path, pre_buffer=False).iter_batches(BATCH_ROWS, use_threads=False)
+            file = pq.ParquetFile(self._path, pre_buffer=False)
+            rows = max(1, min(BATCH_ROWS, _MOST_CELLS // max(file.metadata.num_columns, 1)))
+            yield from file.iter_batches(rows, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise CatalogError(f"{self._path}: damaged; copy it anew: {one_line(error)}") from error
 
@@ -270,9 +277,10 @@ class CsvSource:
             return "error"
 
         number = 2  # the header is row 1; blank lines are no rows
+        file = _Stoppable(self._marked_chunks())
         try:
             reader = pa.csv.open_csv(
-                io.BufferedReader(_Chunks(self._marked_chunks()), CHUNK),
+                file,
                 pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
                 pa.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
                 pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
@@ -296,6 +304,8 @@ class CsvSource:
                     " left open? Close or double it"
                 )
             raise CatalogError(fault or f"{self._path}, after row {number - 1}: {text}") from error
+        finally:
+            file.stop()
 
     def _open_quote(self, number: int | None) -> str:
         return f"{self._path}, row {number}: a quote mark opened there is never closed; close or double it"
@@ -358,6 +368,33 @@ class _Chunks(io.RawIOBase):
         count = min(len(buffer), len(self._rest))
         buffer[:count], self._rest = self._rest[:count], self._rest[count:]
         return count
+
+
+class _Stoppable(io.BufferedReader):
+    """A file that can be brought to its end from another thread.
+
+    Arrow reads ahead in a thread of its own, and goes on to when a row has been refused. An interpreter that ends
+    meanwhile dies of it, and its exit code with it.
+    """
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__(_Chunks(chunks), CHUNK)
+        self._reading = threading.Lock()
+        self._is_stopped = False
+        self._at_end = threading.Event()
+
+    def read(self, size: int | None = -1) -> bytes:
+        with self._reading:
+            found = b"" if self._is_stopped else super().read(size)
+            if not found:
+                self._at_end.set()
+            return found
+
+    def stop(self) -> None:
+        """Let there be nothing more to read; wait until the reader has found that out, or has no wish to."""
+        with self._reading:
+            self._is_stopped = True
+        self._at_end.wait(_LONGEST_WAIT)
 
 
 def _sniff_delimiter(head: str) -> str:

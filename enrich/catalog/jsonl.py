@@ -15,8 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from enrich.catalog.streams import BATCH_ROWS, CHUNK, one_line, open_stream, short
+from enrich.catalog.streams import BATCH_ROWS, CHUNK, LONGEST_ROW, one_line, open_stream, short
 from enrich.errors import CatalogError
+
+_DEEPEST = 32  # levels of lists and objects; Parquet makes three of a list, and its readers follow a hundred
 
 Block = tuple[list[int], list[dict[str, Any]], bytes]
 """The numbers of some lines, the rows that they hold, and their bytes."""
@@ -30,9 +32,14 @@ def read_blocks(path: Path, parse: Callable[[str, bytes], dict[str, Any]]) -> It
     numbers: list[int] = []
     rows: list[dict[str, Any]] = []
     raw: list[bytes] = []
+    gathered = 0  # bytes
     try:
         with io.BufferedReader(open_stream(path), CHUNK) as stream:
-            for number, line in enumerate(stream, 1):
+            for number, line in enumerate(iter(lambda: stream.readline(LONGEST_ROW + 1), b""), 1):
+                if len(line) > LONGEST_ROW:
+                    raise CatalogError(
+                        f"{path}, line {number}: longer than {LONGEST_ROW:,} bytes; one object is wanted on each line"
+                    )
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 if not line or line.isspace():
@@ -40,9 +47,10 @@ def read_blocks(path: Path, parse: Callable[[str, bytes], dict[str, Any]]) -> It
                 numbers.append(number)
                 rows.append(parse(f"{path}, line {number}", line))
                 raw.append(line)
-                if len(rows) == BATCH_ROWS:
+                gathered += len(line)
+                if len(rows) == BATCH_ROWS or gathered >= LONGEST_ROW:
                     yield numbers, rows, b"".join(raw)
-                    numbers, rows, raw = [], [], []
+                    numbers, rows, raw, gathered = [], [], [], 0
     except (OSError, EOFError, pa.ArrowException) as error:
         raise CatalogError(f"{path}: can't be read to its end; copy it anew: {one_line(error)}") from error
     if rows:
@@ -65,6 +73,14 @@ def parse_json(where: str, line: bytes) -> dict[str, Any]:
     return row
 
 
+def check_name(where: str, name: str) -> None:
+    """Raise CatalogError, saying where, for a key that can be no column's name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise CatalogError(f"{where}: the key {short(name)} holds half a character; mend it") from error
+
+
 class JsonLinesSource:
     """A JSON Lines file; the types of all lines are joined into one schema up front."""
 
@@ -76,7 +92,8 @@ class JsonLinesSource:
             digest.update(raw)
             for name in dict.fromkeys(name for row in rows for name in row):
                 if name not in types:
-                    self._check_name(name, numbers, rows)
+                    number = next(number for number, row in zip(numbers, rows, strict=True) if name in row)
+                    check_name(f"{path}, line {number}", name)
                 known = types.get(name, pa.null())
                 types[name] = self._convert(name, numbers, rows, partial(_join_type, known))
         if not types:
@@ -91,15 +108,6 @@ class JsonLinesSource:
                 self._convert(field.name, numbers, rows, partial(pa.array, type=field.type)) for field in self.schema
             ]
             yield pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-
-    def _check_name(self, name: str, numbers: list[int], rows: list[dict[str, Any]]) -> None:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            number = next(number for number, row in zip(numbers, rows, strict=True) if name in row)
-            raise CatalogError(
-                f"{self._path}, line {number}: the key {short(name)} holds half a character; mend it"
-            ) from error
 
     def _convert(
         self, name: str, numbers: list[int], rows: list[dict[str, Any]], convert: Callable[[list[Any]], Any]
@@ -130,9 +138,21 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _join_type(known: pa.DataType, values: list[Any]) -> pa.DataType:
-    """Return the type that holds values of the known one and these."""
+    """Return the type that holds values of the known one and these. Raises ValueError for one that is too deep."""
     schemas = [pa.schema([("", known)]), pa.schema([("", pa.array(values).type)])]
-    return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    joined = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    if _depth(joined) > _DEEPEST:
+        raise ValueError(f"lists and objects more than {_DEEPEST} deep")
+    return joined
+
+
+def _depth(kind: pa.DataType) -> int:
+    """Return how many levels a type has, a plain value's being the first."""
+    deepest, level = 0, [kind]
+    while level:
+        deepest += 1
+        level = [one.field(n).type for one in level if pa.types.is_nested(one) for n in range(one.num_fields)]
+    return deepest
 
 
 def _without_null(kind: pa.DataType) -> pa.DataType:

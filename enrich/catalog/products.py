@@ -19,6 +19,7 @@ from enrich.errors import CatalogError
 from enrich.product import Attribute, Product
 
 _MOST_ATTRIBUTES = 24
+_DEEPEST = 32  # levels of lists and objects in a cell; what lies deeper has no words for people, and no end maybe
 _LEVELS = re.compile(r"\s*(?:>+|\||::|\s/\s|»|›)\s*")
 _FLIPKART_PAIR = re.compile(r'"key"\s*=>\s*"((?:[^"\\]|\\.)*)"\s*,\s*"value"\s*=>\s*"((?:[^"\\]|\\.)*)"')
 _MAGENTO_COMMA = re.compile(r",(?=[^:=|,;<>]{1,60}=)")  # its values hold commas too
@@ -145,23 +146,24 @@ class Products(Sequence[Product]):
             column = column.cast(pa.time64("us"), safe=False)
         try:
             values: list[Any] = column.to_pylist()
-        except (ValueError, OverflowError) as error:  # invalid UTF-8, which Parquet may hold; the year 10,000
+        # Invalid UTF-8, which Parquet may hold; the year 10,000; lists within lists without end.
+        except (ValueError, OverflowError, RecursionError) as error:
             raise CatalogError(f"{self.where}: column {name!r} can't be read: {error}; write it anew") from error
         return values
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, depth: int = _DEEPEST) -> str:
     """Return a cell of whatever type as clean text; a list as its items, comma after comma."""
-    if value is None:
+    if value is None or depth == 0:
         return ""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
-        return ", ".join(filter(None, map(_text, value)))
+        return ", ".join(filter(None, (_text(item, depth - 1) for item in value)))
     if isinstance(value, dict):
         if "value" in value:  # Amazon: {"language_tag": "en_US", "value": "Lamp"}
-            return _text(value["value"])
-        items = ((_label(str(name)), _text(item)) for name, item in value.items())
+            return _text(value["value"], depth - 1)
+        items = ((_label(str(name)), _text(item, depth - 1)) for name, item in value.items())
         return ", ".join(f"{name}: {text}" for name, text in items if text)
     if isinstance(value, float):
         return "" if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)

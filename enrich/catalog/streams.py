@@ -9,6 +9,9 @@ import pyarrow as pa
 
 BATCH_ROWS = 8192
 CHUNK = 1 << 20
+LONGEST_ROW = (
+    16 << 20
+)  # bytes of text, unpacked; a longer one is a mistake, or a few kilobytes that unpack to a disk full
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 

@@ -22,7 +22,7 @@ from enrich.categories import Categories
 from enrich.categories import Category as OfCategory
 from enrich.drift import Profile
 from enrich.errors import CatalogError, ConfigError
-from enrich.generation import EDITED, GENERATED, KEPT, PENDING, QUARANTINED, REUSED, SKIPPED
+from enrich.generation import EDITED, GENERATED, GENERATION_TYPE, KEPT, PENDING, QUARANTINED, REUSED, SKIPPED
 from enrich.output import METADATA_KEY, read_facts
 from enrich.product import Attribute, Product
 from enrich.quality import Rulebook
@@ -99,7 +99,15 @@ def open_output(path: Path) -> Output:
         raise CatalogError(f"{path}: can't be read as Parquet: {str(error).splitlines()[0]}") from error
     if not {"summary", "roles", "config"} <= facts.keys() or "generation" not in file.schema_arrow.names:
         raise CatalogError(f"{path}: not written by `enrich run`, it has no metadata {METADATA_KEY!r}")
-    return Output(path, file, facts)
+    output = Output(path, file, facts)
+    try:
+        columns = {output.roles.title, output.text_column}
+        whole = columns <= set(file.schema_arrow.names) and {"rows", "run_id", "unchanged"} <= facts["summary"].keys()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        whole = False
+    if not whole or file.schema_arrow.field("generation").type != GENERATION_TYPE:
+        raise CatalogError(f"{path}: its metadata {METADATA_KEY!r} are not those of this file; run `enrich run` again")
+    return output
 
 
 def gather(output: Output, *, before: Output | None = None, sample: int = 300, seed: int = 0) -> Report:

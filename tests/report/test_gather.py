@@ -186,3 +186,20 @@ def test_texts_that_are_nearly_the_same_are_found(enrich: Callable[..., Any], tm
     pq.write_table(table.replace_schema_metadata(facts), tmp_path / "near.parquet")
     found = gather(open_output(tmp_path / "near.parquet")).duplicates
     assert [(group.rows, len(group.titles)) for group in found.near] == [(2, 2)]
+
+
+HALF = {"rows": 1, "run_id": "x", "unchanged": False}
+FORGERIES: list[Any] = [
+    [], 7, "x", {"summary": 1, "roles": 2, "config": 3}, {"summary": {}, "roles": {}, "config": {}},
+    {"summary": HALF, "roles": {"title": "gone"}, "config": {"output_column": "b"}},
+    {"summary": HALF, "roles": {"shell": "sh"}, "config": {"output_column": "b"}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("forged", FORGERIES)
+def test_a_file_that_only_says_it_is_an_output_is_refused_in_one_line(tmp_path: Path, forged: Any) -> None:
+    table = pa.table({"title": ["Lamp"], "description": ["x"], "generation": ["generated"]})
+    pq.write_table(table.replace_schema_metadata({"enrich.run": json.dumps(forged)}), tmp_path / "out.parquet")
+    with pytest.raises(CatalogError, match=r"out\.parquet: (not written by|its metadata)") as caught:
+        gather(open_output(tmp_path / "out.parquet"))
+    assert len(str(caught.value).splitlines()) == 1
