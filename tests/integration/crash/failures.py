@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -207,12 +208,14 @@ def read_only(bench: Bench) -> str:
 def linked_output(bench: Bench) -> str:
     night = bench.nights.anew
     with disk(bench) as place, night.place() as out:
-        elsewhere = (place or out.parent) / "published.parquet"
+        elsewhere = (place or out.parent / "elsewhere") / "published.parquet"
+        elsewhere.parent.mkdir(exist_ok=True)
+        root = str(elsewhere.parent)
         shutil.move(out / "out.parquet", elsewhere)
         (out / "out.parquet").symlink_to(elsewhere)
-        ended = bench.nights.run(out, night.arguments, plan=Plan(match="part-000002"))
+        ended = bench.nights.run(out, night.arguments, plan=Plan(match="part-000002", root=root))
         assert ended.code == -signal.SIGKILL
-        ended = bench.nights.run(out, night.arguments, plan=Plan(match=r"replace \S*\.parquet$"))
+        ended = bench.nights.run(out, night.arguments, plan=Plan(match=r"replace \S*\.parquet$", root=root))
         assert ended.code == -signal.SIGKILL or table(out / "out.parquet").equals(night.expected.published)
         assert table(elsewhere).equals(night.last)
         ended = bench.nights.run(out, night.arguments)
@@ -551,6 +554,7 @@ def main() -> int:
                     failed += 1
                     notes = "; ".join(getattr(error, "__notes__", []))
                     print(f"FAILED {one.name}: {error} {notes}", flush=True)
+                    traceback.print_exc()
         finally:
             server.close()
     lost = "nothing" if not failed else f"see the {failed} cases marked FAILED"

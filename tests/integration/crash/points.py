@@ -31,7 +31,8 @@ class Plan:
 
     `kill`: the process dies. `torn`: before it does, what was not synced of a file about to be is cut at random, as if
     the machine had lost its power. `full`: from here on whatever needs room fails with ENOSPC. `fill`: the file system
-    is really filled to the last byte. `error`: the operation fails once, with `number`.
+    is really filled to the last byte. `error`: the operation fails once, with `number`. Points are those below `root`,
+    the run's directory if it is not given.
     """
 
     at: int | None = None
@@ -39,6 +40,7 @@ class Plan:
     action: str = "kill"
     number: int = errno.EIO
     seed: int = 0
+    root: str | None = None
 
 
 class Points:

@@ -75,7 +75,7 @@ def _run(request: dict[str, Any]) -> None:
             faults.FAULTS[request["fault"]](**request.get("fault_options", {}))
         if request.get("listing"):
             plan = points.Plan(**request.get("plan", {}))
-            points.Points(Path(request["directory"]), Path(request["listing"]), plan).install()
+            points.Points(Path(plan.root or request["directory"]), Path(request["listing"]), plan).install()
         main(request["arguments"], prog_name="enrich")
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
