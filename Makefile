@@ -11,7 +11,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly demo report browser-test screenshots bench test test-fast airflow-test fuzz soak audit lint samples train-default clean
+.PHONY: help run enrich status nightly demo report browser-test screenshots bench test test-fast airflow-test crash-test fault-test fuzz soak audit lint samples train-default wheel-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -71,6 +71,12 @@ audit: $(AUDIT_VENV)/.done ## Ask for known vulnerabilities of the pinned packag
 airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a real Airflow, in an environment of its own
 	AIRFLOW_VENV=$(AIRFLOW_VENV) $(BIN)/pytest -m airflow tests/integration/test_airflow.py
 
+crash-test: $(VENV)/.dev ## Kill runs of the command everywhere, hundreds of times, and count what is lost (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/integration/crash/kills.py
+
+fault-test: $(VENV)/.dev ## Let disks, checkpoints, engines, memory and clocks fail, and count what is lost
+	OMP_NUM_THREADS=1 $(BIN)/python tests/integration/crash/failures.py
+
 lint: $(VENV)/.dev ## Check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -87,6 +93,14 @@ train-default: $(VENV)/.dev ## Train the embedded model anew: make train-default
 	$(BIN)/python jobs/home_mini $(CORPUS)/retail_demo_store.parquet $(CORPUS)/vespa_ecommerce.parquet build/home-mini-data
 	$(BIN)/enrich finetune build/home-mini-data/training.parquet $(TRAINING) --template jobs/home_mini/prompt.j2 --from-scratch mini --steps $(STEPS) --learning-rate 3e-3 --warmup-steps 500 --dropout 0.1 -o build/home-mini-begun
 	$(BIN)/enrich finetune build/home-mini-data/finishing.parquet $(TRAINING) --base build/home-mini-begun --steps $(FINISHING_STEPS) --learning-rate 8e-4 --warmup-steps 100 --word-dropout 0.1 --calibrate --temperature 0.35 -o build/home-mini
+
+wheel-test: $(VENV)/.core ## Build the wheel, install it into an empty environment and run it away from the source tree
+	rm -rf build/wheel
+	$(PIP) wheel --quiet --no-deps -w build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt build/wheel/*.whl
+	cp sample_catalogs/home.csv build/wheel
+	cd build/wheel && HF_HUB_OFFLINE=1 venv/bin/enrich run home.csv --limit 20 && venv/bin/enrich show home.enriched.parquet
 
 clean: ## Remove the virtual environment and what was built
 	rm -rf $(VENV) $(AIRFLOW_VENV) $(AUDIT_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)

@@ -39,7 +39,7 @@ class ChangesWriter:
         self._before = before
         self._known = self._read_known()
         self._seen: list[pl.Series] = []
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary = durable.temporary_of(path)
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
 
     def _read_known(self) -> pl.DataFrame:
@@ -108,9 +108,8 @@ class ChangesWriter:
     @staticmethod
     def write_none(path: Path, source: pa.Schema, text_column: str) -> None:
         """Write a file that says that nothing has changed."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        pq.write_table(_schema(source, text_column).empty_table(), temporary)
-        durable.publish(temporary, path)
+        with durable.aside(path) as temporary:
+            durable.write_table(_schema(source, text_column).empty_table(), temporary)
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +118,7 @@ class ChangesWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._path is not None:
-            self._writer.close()
+            durable.abandon(self._writer)
             self._temporary.unlink(missing_ok=True)
 
 

@@ -81,6 +81,9 @@ class Checkpoint:
         if not manifest.exists():
             return cls(directory, run_id, commit_rows, commit_seconds, fingerprint)
         header, listed, whole_bytes = _read_manifest(manifest)
+        if not listed and _differences(header["fingerprint"], fingerprint):
+            shutil.rmtree(directory)  # of a run that died before it had done anything, which binds nobody
+            return cls(directory, run_id, commit_rows, commit_seconds, fingerprint)
         _compare(directory, header["fingerprint"], fingerprint)
         checkpoint = cls(directory, header["run_id"], commit_rows, commit_seconds, fingerprint)
         checkpoint._load(listed, whole_bytes)
@@ -150,6 +153,15 @@ class Checkpoint:
         shutil.rmtree(directory)
         return differences
 
+    @staticmethod
+    def run_id_of(directory: Path) -> str | None:
+        """Return the id of the run that has begun the checkpoint in `directory`; None if there is none."""
+        try:
+            header, _, _ = _read_manifest(directory / "manifest.jsonl")
+        except (OSError, CheckpointMismatch):
+            return None
+        return str(header["run_id"])
+
     @property
     def num_listed(self) -> int:
         """How many rows stand in the parts."""
@@ -182,15 +194,24 @@ class Checkpoint:
         number = 1 + max((int(part.name[5:-8]) for part in self._parts), default=0)
         path = self.directory / f"part-{number:06d}.parquet"
         temporary = path.with_suffix(".tmp")
-        pq.write_table(outcome_table(outcomes), temporary, compression="zstd")
+        durable.write_table(outcome_table(outcomes), temporary)
         part = _Part(path.name, len(outcomes), outcomes[0].ordinal, outcomes[-1].ordinal, _hash(temporary))
         durable.publish(temporary, path)
-        with (self.directory / "manifest.jsonl").open("a", encoding="utf-8") as manifest:
-            manifest.write(_line(part) + "\n")
-            manifest.flush()
-            os.fsync(manifest.fileno())
+        self._list(part)
         self._parts.append(part)
         self._pending.clear()
+
+    def _list(self, part: _Part) -> None:
+        manifest = self.directory / "manifest.jsonl"
+        whole_bytes = manifest.stat().st_size
+        try:
+            with manifest.open("a", encoding="utf-8") as file:
+                file.write(_line(part) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            os.truncate(manifest, whole_bytes)  # or what is listed next would stand behind half a line
+            raise
 
     def outcomes(self) -> Iterator[pa.Table]:
         """Yield the parts as they are, those with the lowest rows first."""
@@ -208,7 +229,7 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the checkpoint from disk, manifest first, so that a half-removed one is none."""
         (self.directory / "manifest.jsonl").unlink()
-        shutil.rmtree(self.directory)
+        shutil.rmtree(self.directory, ignore_errors=True)  # what stays in the way now, the next run removes
 
     def __enter__(self) -> Checkpoint:
         self._begin()
@@ -248,8 +269,8 @@ def _read_manifest(manifest: Path) -> tuple[dict[str, Any], list[_Part], int]:
     try:
         header = json.loads(lines[0])
         header_format = header["format"]
-        header["fingerprint"], header["run_id"]
-    except (IndexError, ValueError, KeyError, TypeError) as error:
+        header["fingerprint"].items(), header["run_id"]
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointMismatch(f"{manifest}: not a manifest; {hint}") from error
     if header_format != _FORMAT:
         raise CheckpointMismatch(f"{manifest}: of format {header_format}, this version reads {_FORMAT}; {hint}")

@@ -6,21 +6,22 @@ import dataclasses
 import errno
 import json
 import logging
+import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-import enrich
 from enrich.config import DEVICES, DTYPES, RunConfig, build_config
-from enrich.errors import ConfigError, EnrichError, TooManyQuarantined
+from enrich.errors import ConfigError, EnrichError, TooManyQuarantined, TryAgain
 
 if TYPE_CHECKING:
     from enrich.summary import Summary
@@ -56,6 +57,10 @@ class _Commands(click.Group):
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"enrich: {_tame(f'{where}{error.strerror or error}')}", err=True)
             ctx.exit(_exit_code(error))
+        except MemoryError as error:
+            what = "out of memory; committed rows are safe, the same command goes on from them"
+            click.echo(f"enrich: {what}", err=True)
+            ctx.exit(_exit_code(error))
         except Exception as error:
             traceback.print_exc()
             click.echo(
@@ -64,12 +69,23 @@ class _Commands(click.Group):
             ctx.exit(_exit_code(error))
 
 
+def _show_versions(ctx: click.Context) -> None:
+    from enrich.engine.loading import pick_device, pick_dtype
+    from enrich.versions import versions
+
+    device = pick_device("auto")
+    for name, version in versions().items():
+        click.echo(f"{name} {version}")
+    click.echo(f"device {device}, {pick_dtype('auto', device)}")
+    ctx.exit()
+
+
 def _exit_code(error: Exception) -> int:
     if isinstance(error, EnrichError):
         return error.exit_code
     if isinstance(error, OSError):
         return 75 if error.errno in _TEMPORARY else 2 if error.errno in _PERMANENT else 1
-    return 1
+    return 75 if isinstance(error, MemoryError) else 1
 
 
 _TEMPORARY = {errno.ENOSPC, errno.EDQUOT, errno.ENFILE, errno.EMFILE, errno.ENOMEM}
@@ -92,7 +108,14 @@ def _lines(text: str) -> str:
 
 
 @click.group(cls=_Commands, epilog=_EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(enrich.__version__, prog_name="enrich")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, wanted: _show_versions(ctx) if wanted else None,
+    help="Show the versions of this and its libraries, and the device that runs would use.",
+)
 def main() -> None:
     """Write the missing descriptions of a product catalog.
 
@@ -187,12 +210,60 @@ def run(
 
         _check_metrics(config.metrics_file)
         show_bar = sys.stderr.isatty() and not quiet and log_format != "json"
-        with _reported(config):
-            summary = job.run(config, show_bar=show_bar, should_stop=lambda: stopped_by[0])
+        with _reported(config), _never_stuck(config, lambda: stopped_by[0]) as should_stop:
+            summary = job.run(config, show_bar=show_bar, should_stop=should_stop)
     exit_code = config.exit_code_unchanged if summary.unchanged else 0
     _note(config.metrics_file, exit_code, summary.seconds, summary)
     _report(summary, as_json, quiet)
     click.get_current_context().exit(exit_code)
+
+
+_STUCK_SECONDS = 600.0
+
+
+@contextmanager
+def _never_stuck(config: RunConfig, should_stop: Callable[[], int]) -> Iterator[Callable[[], int]]:
+    """End the process if its time is up and nothing has moved for long: an engine or a disk that never answers.
+
+    Who gives a run an end does not expect it to hold the lock for ever. The run must ask the function yielded, in place
+    of `should_stop`, as often as it moves.
+    """
+    seconds = config.seconds_left()
+    if seconds is None:
+        yield should_stop
+        return
+    started = moved = time.monotonic()
+    is_over = threading.Event()
+
+    def asked() -> int:
+        nonlocal moved
+        moved = time.monotonic()
+        return should_stop()
+
+    def watch(wait: float) -> None:
+        while not is_over.wait(wait):
+            now = time.monotonic()
+            wait = moved + _STUCK_SECONDS - now
+            if wait <= 0:
+                _give_up(config, now - started, now - moved)
+
+    threading.Thread(target=watch, args=(seconds,), daemon=True).start()
+    try:
+        yield asked
+    finally:
+        is_over.set()
+
+
+def _give_up(config: RunConfig, seconds: float, stuck: float) -> NoReturn:
+    """End the process at once, as one that is out of time."""
+    click.echo(
+        f"enrich: time is up, and nothing has moved for {stuck:.0f} s; committed rows are safe, the same command goes"
+        " on from them",
+        err=True,
+    )
+    with suppress(Exception):  # whatever it is, the process must end
+        _note(config.metrics_file, TryAgain.exit_code, seconds, None, TryAgain("stuck"))
+    os._exit(TryAgain.exit_code)
 
 
 @contextmanager
@@ -549,6 +620,33 @@ def show(output: str, rows: int) -> None:
     for title, text in read_texts(Path(output), rows):
         click.secho(_tame(str(title)), bold=True)
         click.echo(f"  {_tame(text)}\n")
+
+
+@main.command()
+@click.argument("output", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--status",
+    "statuses",
+    multiple=True,
+    type=click.Choice(["generated", "reused", "kept", "quarantined", "skipped", "pending"]),
+    help="Write rows of this status only; may be given again.",
+)
+@click.option("--no-generation", is_flag=True, help="Leave out how the rows came by their texts.")
+def export(output: Path, file: Path, statuses: tuple[str, ...], no_generation: bool) -> None:
+    """Write OUTPUT in a flat form to FILE (.csv, .jsonl, both also .gz, or .parquet).
+
+    The record `generation` becomes a column a field (generation_status, ...), lists become text with commas.
+
+    \b
+    Examples:
+      enrich export catalog.enriched.parquet catalog.csv
+      enrich export catalog.enriched.parquet new.csv --status generated --no-generation
+    """
+    from enrich.export import export as write
+
+    rows = write(output, file, statuses=statuses, generation=not no_generation)
+    click.echo(f"{rows:,} rows written to {file}")
 
 
 _SHARE = click.FloatRange(0, 1, max_open=True)

@@ -81,6 +81,15 @@ class RunConfig:
         text=True,
         built_in=1.1,
     )
+    min_p: float | None = _option(
+        None, "Leave out tokens less likely than this share of the likeliest; 0: off.", text=True, built_in=0.0
+    )
+    no_repeat_ngram: int | None = _option(
+        None, "Never write so many tokens in a row that the text has already; 0: off.", text=True, built_in=0
+    )
+    stop: tuple[str, ...] | None = _option(
+        None, r"Strings at which a text ends, comma-separated, such as '\n\n,###'.", text=True, built_in=()
+    )
     seed: int = _option(0, "Another seed, other texts.", text=True)
     overwrite: bool = _option(False, "Write new texts in place of existing descriptions too.", text=True)
     output_column: str = _option("description", "Column that receives the texts.", text=True)
@@ -156,6 +165,8 @@ class RunConfig:
             "repetition_penalty",
             "must be above 0 (1 is off)",
         )
+        self._check(_unset_or(self.min_p, lambda p: 0 <= p < 1), "min_p", "must be 0 (off) or more, and below 1")
+        self._check(_unset_or(self.no_repeat_ngram, lambda n: n >= 0), "no_repeat_ngram", "must be 0 (off) or more")
         self._check(1 <= self.max_attempts <= 99, "max_attempts", "must be from 1 to 99")
         for setting in self.rules or ():
             self._check("=" in setting, "rules", f"{setting!r} should be a name and a value, such as max_words=80")
@@ -292,7 +303,10 @@ class RunConfig:
     def sampling(self) -> dict[str, Any]:
         """Return how tokens are to be drawn, of a configuration that is completed."""
         names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty")
-        return {name: getattr(self, name) for name in names}
+        # What is off is left out: a version that has a way more of drawing tokens still reuses the texts of the last.
+        stop = tuple(one.replace(r"\n", "\n").replace(r"\t", "\t") for one in self.stop or ())
+        if_set = {"min_p": self.min_p, "no_repeat_ngram": self.no_repeat_ngram, "stop": stop}
+        return {name: getattr(self, name) for name in names} | {name: value for name, value in if_set.items() if value}
 
     def rule_settings(self) -> dict[str, str]:
         """Return what `rules` sets, by name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,19 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrich.changes import ChangesWriter
-from enrich.checkpoint import PROGRESS
+from enrich.checkpoint import PROGRESS, Checkpoint
 from enrich.config import RunConfig
 from enrich.drift import Profile
-from enrich.durable import behind_links
+from enrich.durable import behind_links, temporary_of
 from enrich.errors import TryAgain
 from enrich.lock import forget, only_run
-from enrich.merge import check_alike, find_shards, merged
+from enrich.merge import check_alike, find_shards, merged, note_path, read_note, shards_beside, write_note
 from enrich.output import OutputWriter, facts_or_none, is_intact, read_facts
 from enrich.plan import Plan
 from enrich.progress import Progress, is_watched
 from enrich.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
 from enrich.shard import ROW, Shard
-from enrich.speeds import note_speed
+from enrich.speeds import note_speed, read_speed
 from enrich.stages.foresee import foresee as foreseen
 from enrich.stages.foresee import speed_kind
 from enrich.stages.generate import generate, plan_rows
@@ -35,6 +35,7 @@ from enrich.stages.judging import judge_again
 from enrich.stages.publish import publish
 from enrich.stages.setup import (
     CHECKPOINT,
+    JUDGING,
     LEFT_BEHIND,
     Run,
     committed,
@@ -42,6 +43,7 @@ from enrich.stages.setup import (
     new_run_id,
     open_checkpoint,
     prepare,
+    was_published,
 )
 from enrich.stages.survey import survey_catalog
 from enrich.summary import Summary, total
@@ -77,7 +79,11 @@ def run(
             survey = judge_again(run, survey, checkpoint)
             finished = True
             bar, state = is_watched() if show_bar is None else show_bar, checkpoint.directory / PROGRESS
-            with Progress(survey.to_do, resumed, bar=bar, state=state, slots=run.stats) as progress:
+            speed = read_speed(speed_kind(run))
+            with Progress(
+                survey.to_do, resumed, bar=bar, state=state, slots=run.stats,
+                usual_seconds=speed.seconds_of_row if speed else None,
+            ) as progress:  # fmt: skip
                 for window in plan_rows(run, survey, checkpoint):
                     finished = finished and generate(run, window, checkpoint, progress)
                     if not finished:
@@ -95,9 +101,18 @@ def run(
             generating = run.generating_seconds
             if generating:
                 note_speed(speed_kind(run), run.meter.as_list(), time.monotonic() - started - generating)
+            _sweep(run)
             checkpoint.remove()
-            shutil.rmtree(run.beside_output(LEFT_BEHIND), ignore_errors=True)
     return summary
+
+
+def _sweep(run: Run) -> None:
+    """Remove what killed runs may have left beside the output, save for the checkpoint."""
+    for directory in (run.beside_output(LEFT_BEHIND), run.beside_output(JUDGING), run.carried_path):
+        shutil.rmtree(directory, ignore_errors=True)
+    output = run.config.output_path
+    for path in (output, quarantine_path(output)):
+        temporary_of(path).unlink(missing_ok=True)
 
 
 def plan(config: RunConfig, shards: int) -> list[str] | None:
@@ -135,10 +150,12 @@ def _unchanged(run: Run) -> dict[str, Any] | None:
 def _left_alone(run: Run, facts: dict[str, Any], started: float) -> Summary:
     before = Summary(**facts["summary"])
     log.info("unchanged: %s is what this run would make", run.config.output_path)
-    for left in (CHECKPOINT, LEFT_BEHIND):  # of a run that was killed after it had published
-        shutil.rmtree(run.beside_output(left), ignore_errors=True)
-    if run.config.changes:
+    checkpoint = run.beside_output(CHECKPOINT)
+    # If the run that has published was killed since, nobody has been told that its changes are there: they stay.
+    if run.config.changes and not was_published(run, Checkpoint.run_id_of(checkpoint)):
         ChangesWriter.write_none(Path(run.config.changes), run.published_schema, run.config.output_column)
+    _sweep(run)
+    shutil.rmtree(checkpoint, ignore_errors=True)
     return replace(
         before,
         generated=0,
@@ -165,6 +182,8 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
     started = time.monotonic()
     output = behind_links(output)
     with only_run(output), ExitStack() as stack:
+        if (published := _merged_before(output)) is not None:
+            return published
         shards = find_shards(output)
         for path in shards.values():
             stack.enter_context(only_run(path))
@@ -206,10 +225,33 @@ def merge(output: Path, changes: Path | None = None) -> Summary:
             quarantine_writer.publish()
             if writer.is_as_published():
                 summary = replace(summary, unchanged=True)
-            else:
+            stands = facts_or_none(output).get("summary", {}).get("run_id") if summary.unchanged else summary.run_id
+            write_note(output, stands, [fact["summary"]["run_id"] for fact in facts.values()])
+            if not summary.unchanged:
                 writer.publish()
-        for path in shards.values():
-            path.unlink()
-            forget(path)
-            quarantine_path(path).unlink(missing_ok=True)
+        _remove(shards.values())
+        note_path(output).unlink()
     return summary
+
+
+def _merged_before(output: Path) -> Summary | None:
+    """Remove the shards that a merge has published that was then killed; return its summary if there are no others."""
+    run_id, merged_ids = read_note(output)
+    facts = facts_or_none(output)
+    if run_id is None or facts.get("summary", {}).get("run_id") != run_id:
+        return None
+    with ExitStack() as stack:
+        found = list(shards_beside(output).values())
+        done = [path for path in found if facts_or_none(path).get("summary", {}).get("run_id") in merged_ids]
+        for path in done:
+            stack.enter_context(only_run(path))
+        _remove(done)
+    note_path(output).unlink()
+    return Summary(**facts["summary"]) if len(done) == len(found) else None
+
+
+def _remove(shards: Iterable[Path]) -> None:
+    for path in shards:
+        quarantine_path(path).unlink(missing_ok=True)
+        forget(path)
+        path.unlink()

@@ -50,17 +50,20 @@ def only_run(output: Path) -> Iterator[None]:
         note.write_text(json.dumps(asdict(Holder(socket.gethostname(), os.getpid(), since))), encoding="utf-8")
         yield
     finally:
-        note.unlink(missing_ok=True)
+        with suppress(OSError):  # one that is left says nothing wrong: the lock tells who is alive
+            note.unlink(missing_ok=True)
         lock.release()
 
 
 def forget(output: Path) -> None:
-    """Remove the lock's file of an output that is gone for good, while holding it.
+    """Remove the lock's files of an output that is gone for good, while holding it.
 
     Who waits for it meanwhile sees that the file has lost its name, and makes another.
     """
+    lock_file, note = _files(output)
+    note.unlink(missing_ok=True)
     with suppress(PermissionError):  # of Windows, which does not remove what is open: then it stays, empty
-        _files(output)[0].unlink(missing_ok=True)
+        lock_file.unlink(missing_ok=True)
 
 
 def holder(output: Path) -> Holder | None:

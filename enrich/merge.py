@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from enrich import durable
 from enrich.errors import ReconciliationError
 from enrich.shard import ROW, Shard
 
 _WINDOW_ROWS = 65_536
+
+
+def note_path(output: Path) -> Path:
+    """Return where a merge notes what it publishes, until it has removed the shards."""
+    return output.with_name(f".{output.name}.merged")
+
+
+def write_note(output: Path, run_id: str | None, shards: Collection[str]) -> None:
+    """Note that the output with this run's id is made of the shards with these."""
+    with durable.aside(note_path(output)) as temporary:
+        temporary.write_text(json.dumps({"run_id": run_id, "shards": list(shards)}), encoding="utf-8")
+
+
+def read_note(output: Path) -> tuple[str | None, set[str]]:
+    """Return what a merge that was killed has noted; None and nothing if there is no note."""
+    try:
+        note = json.loads(note_path(output).read_text(encoding="utf-8"))
+        return note["run_id"], set(note["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None, set()
+
+
+def shards_beside(output: Path) -> dict[Shard, Path]:
+    """Return the shards of an output that lie beside it, whether they make a whole or not."""
+    form = re.compile(re.escape(output.stem) + r"\.shard-(\d+)-of-(\d+)" + re.escape(output.suffix))
+    matches = [match for path in output.parent.iterdir() if (match := form.fullmatch(path.name))]
+    return {Shard(int(match[1]), int(match[2])): output.parent / match[0] for match in matches}
 
 
 def find_shards(output: Path) -> dict[Shard, Path]:
@@ -21,9 +50,7 @@ def find_shards(output: Path) -> dict[Shard, Path]:
 
     Raises ReconciliationError if there are none, if they are of two splits, or if some are missing.
     """
-    form = re.compile(re.escape(output.stem) + r"\.shard-(\d+)-of-(\d+)" + re.escape(output.suffix))
-    matches = [match for path in output.parent.iterdir() if (match := form.fullmatch(path.name))]
-    found = {Shard(int(match[1]), int(match[2])): output.parent / match[0] for match in matches}
+    found = shards_beside(output)
     splits = sorted({shard.of for shard in found})
     if not found:
         raise ReconciliationError(f"{output}: there is no shard to merge, such as {Shard(1, 3).path(output).name}")

@@ -76,7 +76,7 @@ class OutputWriter:
     def __init__(self, path: Path, source: pa.Schema, text_column: str) -> None:
         self._path = path
         # One name for all runs, of which the lock lets one work: what a killed one left is written over.
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._temporary = durable.temporary_of(path)
         self._text_column = text_column
         self._schema = output_schema(source, text_column)
         self._writer = pq.ParquetWriter(self._temporary, self._schema, compression="zstd")
@@ -142,7 +142,7 @@ class OutputWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        durable.abandon(self._writer)
         self._temporary.unlink(missing_ok=True)
 
 

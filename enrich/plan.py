@@ -8,7 +8,6 @@ from typing import Any
 
 from enrich.progress import duration
 from enrich.speeds import Speed
-from enrich.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +82,21 @@ def estimate(buckets: tuple[PlannedBucket, ...], speed: Speed | None, price_per_
     """Reckon what the buckets would take, from what runs of this kind took here."""
     if not buckets:
         return Estimate(0, None, 0.0, 0.0 if price_per_hour is not None else None, 0)
-    if speed is None or not speed.total.rows:
+    if speed is None:
         return Estimate(None, None, None, None, 0)
     whole = speed.total
     tokens = texts = 0.0
     seconds = speed.other_seconds
     for bucket in buckets:
-        measured = speed.by_edge.get(bucket.edge, Usage())
-        if measured.rows < _ENOUGH_ROWS:
-            # A row costs as many positions as its prompt and text have; those measured elsewhere stand in for it.
-            new = whole.generated_tokens / whole.rows
-            usual = whole.prefill_positions / whole.texts + new
-            each = whole.seconds / whole.rows * (bucket.edge + new) / usual
-            tokens += bucket.rows * new
-            texts += bucket.rows * whole.texts / whole.rows
-            seconds += bucket.rows * each
-        else:
-            tokens += bucket.rows * measured.generated_tokens / measured.rows
-            texts += bucket.rows * measured.texts / measured.rows
-            seconds += bucket.rows * measured.seconds / measured.rows
+        usage = speed.measured(bucket.edge) or whole
+        tokens += bucket.rows * usage.generated_tokens / usage.rows
+        texts += bucket.rows * usage.texts / usage.rows
+        seconds += bucket.rows * speed.seconds_of_row(bucket.edge)
     rows = sum(bucket.rows for bucket in buckets)
     cost = None if price_per_hour is None else round(seconds / 3600 * price_per_hour, 4)
     return Estimate(round(tokens), round(texts / rows, 3), round(seconds, 1), cost, whole.texts)
 
 
-_ENOUGH_ROWS = 16  # for a bucket's own figures
 _BAR = 28  # characters
 
 

@@ -1,6 +1,7 @@
 """Progress: a bar on a terminal or in a notebook, a plain line a minute in a log, nothing when asked to be quiet.
 
-The time left is reckoned from the buckets: a row with a long prompt and a long text costs more than a short one.
+The time left is reckoned from the buckets: by what their rows took in earlier runs on this machine, or else by the
+lengths of their prompts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -41,19 +43,31 @@ class Slots(Protocol):
 class Progress:
     """Counts finished rows and generated tokens and shows both with the time left.
 
-    The same stands in the file `state`, for whoever asks from outside. `slots` is asked how many rows are in flight.
+    The same stands in the file `state`, for whoever asks from outside. `slots` is asked how many rows are in flight,
+    `usual_seconds` how long a row of a bucket takes as a rule.
     """
 
-    def __init__(self, total: int, done: int, *, bar: bool, state: Path, slots: Slots | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        *,
+        bar: bool,
+        state: Path,
+        slots: Slots | None = None,
+        usual_seconds: Callable[[int], float] | None = None,
+    ) -> None:
         self._total, self._done, self._new = total, done, 0
         self._state, self._noted = state, 0.0
         self._slots = slots
+        self._usual_seconds = usual_seconds
         self._tokens = self._quarantined = 0
         self._edge = 0
         self._waiting: dict[int, int] = {}  # rows of the window that are not done, by their bucket
-        self._prompts = 0  # positions of the prompts of the rows done
+        self._weights = 0.0  # of the rows done
         self._started = self._shown = time.monotonic()
-        self._marks = deque([(self._started, 0.0)], maxlen=_MOST_MARKS)  # when how much had been done
+        # When how many rows of which weight were done.
+        self._marks = deque([(self._started, 0, 0.0)], maxlen=_MOST_MARKS)
         self._bar = _bar(total, done) if bar else None
 
     def expect(self, rows: Mapping[int, int]) -> None:
@@ -62,6 +76,9 @@ class Progress:
 
     def enter(self, edge: int) -> None:
         """Note that the rows of a bucket are generated from now on."""
+        if not self._edge:  # the model has been loaded, which is no part of the pace
+            self._started = time.monotonic()
+            self._marks[0] = (self._started, 0, 0.0)
         self._edge = edge
 
     def advance(self, tokens: int, *, quarantined: bool = False) -> None:
@@ -69,12 +86,12 @@ class Progress:
         self._new += 1
         self._tokens += tokens
         self._quarantined += quarantined
-        self._prompts += self._edge
+        self._weights += self._weight(self._edge)
         if self._waiting.get(self._edge):
             self._waiting[self._edge] -= 1
         now = time.monotonic()
         if now - self._marks[-1][0] >= max(0.5, (now - self._started) / _MOST_MARKS):
-            self._marks.append((now, self._work()))
+            self._marks.append((now, self._new, self._weights))
         if now - self._noted >= _STATE_SECONDS:
             self._note(now)
         if self._bar is not None:
@@ -95,25 +112,28 @@ class Progress:
         return ", ".join([*parts, f"about {duration(self._left(now))} left"])
 
     def _left(self, now: float) -> float:
-        """Return the seconds that the rows left will take, if each token goes on taking what it has taken."""
+        """Return the seconds that the rows left will take, if work goes on taking as long as it has taken."""
         new = self._tokens / max(self._new, 1)
+
+        def work(rows: float, weights: float) -> float:
+            return weights if self._usual_seconds else weights + rows * new
+
         rows = sum(self._waiting.values())
-        ahead = sum(count * self._cost(edge, new) for edge, count in self._waiting.items())
+        ahead = work(rows, sum(count * self._weight(edge) for edge, count in self._waiting.items()))
         later = max(self._total - self._done - self._new - rows, 0)  # of windows that have not been looked at
-        ahead += later * self._cost(self._prompts / max(self._new, 1), new)
-        # Rows in flight are half done, as a rule.
-        flying = 0.5 * self._slots.active_slots * self._cost(self._edge, new) if self._slots is not None else 0.0
+        ahead += later / max(self._new, 1) * work(self._new, self._weights)
+        # Rows in flight are half done, as a rule, but the last ones of a bucket leave slots without work.
+        flying = self._slots.active_slots if self._slots is not None else 0
+        in_flight = work(flying, flying * self._weight(self._edge))
         # By the pace of the last third: a machine that others use as well is not as fast as it was.
         since = now - max((now - self._started) / 3, _SHORTEST_PACE)
-        started, before = next((mark for mark in reversed(self._marks) if mark[0] <= since), self._marks[0])
-        done = self._work() - before + (flying if not before else 0.0)
-        return max(ahead - flying, 0.0) * (now - started) / max(done, 1.0)
+        mark = next((mark for mark in reversed(self._marks) if mark[0] <= since), self._marks[0])
+        done = work(self._new - mark[1], self._weights - mark[2]) + (0.0 if mark[1] else in_flight / 2)
+        return max(ahead - in_flight / 3, 0.0) * (now - mark[0]) / done if done else 0.0
 
-    def _work(self) -> float:
-        return _PROMPT_COST * self._prompts + self._tokens
-
-    def _cost(self, edge: float, new: float) -> float:
-        return _PROMPT_COST * edge + new
+    def _weight(self, edge: int) -> float:
+        """Return what a row of a bucket costs beside its new tokens, or in all where that is known."""
+        return self._usual_seconds(edge) if self._usual_seconds else _PROMPT_COST * edge
 
     def _note(self, now: float) -> None:
         self._noted = now
@@ -128,8 +148,9 @@ class Progress:
             "process": os.getpid(),
         }
         temporary = self._state.with_suffix(".tmp")
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        temporary.replace(self._state)
+        with suppress(OSError):  # nothing depends on it; a disk that is full, say, is told by who must write to it
+            temporary.write_text(json.dumps(state), encoding="utf-8")
+            temporary.replace(self._state)
 
     def _rate(self, now: float) -> float:
         return self._tokens / max(now - self._started, 1e-9)

@@ -29,7 +29,7 @@ class QuarantineWriter:
     def __init__(self, output: Path, earlier: Path) -> None:
         """Begin the file beside `output`; `earlier` is the output from which rows are carried over."""
         self._path = quarantine_path(output)
-        self._temporary = self._path.with_name(f".{self._path.name}.tmp")
+        self._temporary = durable.temporary_of(self._path)
         self._file = self._temporary.open("w", encoding="utf-8")
         self._earlier = quarantine_path(earlier)
         self._attempts: dict[str, list[dict[str, Any]]] | None = None
@@ -93,8 +93,10 @@ class QuarantineWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 def read_quarantine(path: Path) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from enrich import durable
 from enrich.generation import (
     EDITED,
     GENERATED,
@@ -298,7 +299,7 @@ class Carried:
                 yield pq.read_table(scratch / f"{number:03d}.parquet", schema=OUTCOME_SCHEMA)
         finally:
             for writer in writers.values():
-                writer.close()
+                durable.abandon(writer)
             shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -18,6 +18,7 @@ from enrich.usage import Usage, read_usage, total_usage
 
 _MOST_KINDS = 64
 _LEAST_TEXTS = 32  # fewer tell too little
+_LEAST_ROWS = 16  # for a bucket's own figures
 _KEPT_TEXTS = 20_000  # what is older than so many texts makes room for what is newer
 log = logging.getLogger("enrich")
 
@@ -33,6 +34,20 @@ class Speed:
     def total(self) -> Usage:
         """All buckets together."""
         return sum(self.by_edge.values(), Usage())
+
+    def measured(self, edge: int) -> Usage | None:
+        """Return what a bucket took, None if too few of its rows are known."""
+        usage = self.by_edge.get(edge)
+        return usage if usage is not None and usage.rows >= _LEAST_ROWS else None
+
+    def seconds_of_row(self, edge: int) -> float:
+        """Return the seconds that a row of a bucket takes, with all attempts at it."""
+        measured, whole = self.measured(edge), self.total
+        if measured is not None:
+            return measured.seconds / measured.rows
+        # A row costs as many positions as its prompt and text have; those measured elsewhere stand in for it.
+        new = whole.generated_tokens / whole.rows
+        return whole.seconds / whole.rows * (edge + new) / (whole.prefill_positions / whole.texts + new)
 
 
 def kind_of_run(**settings: Any) -> str:
@@ -53,7 +68,8 @@ def read_speed(kind: str) -> Speed | None:
         return None
     by_edge = read_usage(found.get("buckets"))
     other = found.get("other_seconds")
-    return Speed(by_edge, float(other) if isinstance(other, int | float) else 0.0) if by_edge else None
+    speed = Speed(by_edge, float(other) if isinstance(other, int | float) else 0.0)
+    return speed if speed.total.rows else None
 
 
 def note_speed(kind: str, buckets: list[dict[str, Any]], other_seconds: float) -> None:

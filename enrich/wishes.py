@@ -9,7 +9,8 @@
     temperature = 0.7
     top_k = 50
     top_p = 0.9
-    repetition_penalty = 1.1
+    repetition_penalty = 1.1        # also min_p, no_repeat_ngram
+    stop = ["\\n\\n"]
 
 A preset is the same under a name of its own, with `model = "..."` for the directory or hub id that it is of.
 """
@@ -27,7 +28,7 @@ from enrich.config import RunConfig
 from enrich.errors import ConfigError, ModelError
 
 WISHES_FILE = "enrich.toml"
-_SAMPLING = ("temperature", "top_k", "top_p", "repetition_penalty")
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram", "stop")
 _OPTIONS = ("chat", "max_new_tokens", *_SAMPLING)
 
 
@@ -45,7 +46,10 @@ class Wishes:
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
     repetition_penalty: float | None = None
+    no_repeat_ngram: int | None = None
+    stop: tuple[str, ...] | None = None
     model: str | None = None
 
     def options(self) -> dict[str, Any]:

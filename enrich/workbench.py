@@ -15,6 +15,7 @@ from enrich.engine.choice import make_engine
 from enrich.engine.files import ModelFiles, find_model
 from enrich.engine.loading import load_model, pick_device, pick_dtype
 from enrich.engine.protocol import EngineStats, Request, SamplingParams
+from enrich.engine.stopping import cut_at
 from enrich.engine.streaming import stream
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import ConfigError
@@ -102,23 +103,24 @@ class Workbench:
         """Yield the text so far after each token, and in the end the draft."""
         request = self._request(prompt, product, params, seed, attempt)
         token_ids: list[int] = []
-        for token in stream(self._model, self._tokenizer.end_token_id, request, params):
+        for token in stream(self._model, self._tokenizer, request, params):
             token_ids.append(token)
-            yield self._decoded(prompt, request, token_ids)
+            yield self._decoded(prompt, request, token_ids, params)
         most = min(params.max_new_tokens, request.max_new_tokens or params.max_new_tokens)
-        yield self._draft(prompt, request, product, token_ids, "length" if len(token_ids) == most else "stop")
+        finish_reason = "length" if len(token_ids) == most else "stop"
+        yield self._draft(prompt, request, product, params, token_ids, finish_reason)
 
     def attempts(
         self, prompt: str, product: Product, params: SamplingParams, *, seed: int = 0, count: int = 3
     ) -> list[Draft]:
         """Write the first attempts at a text side by side."""
         requests = [self._request(prompt, product, params, seed, number + 1) for number in range(count)]
-        engine = make_engine(self._model, self._tokenizer.end_token_id, params, EngineStats())
+        engine = make_engine(self._model, self._tokenizer, params, EngineStats())
         width = len(requests[0].prompt_token_ids)
         drafts: dict[int, Draft] = {}
         for index, completion in engine.generate(requests, width, _ROWS_AT_ONCE, lambda: False):
             drafts[index] = self._draft(
-                prompt, requests[index], product, completion.token_ids, completion.finish_reason
+                prompt, requests[index], product, params, completion.token_ids, completion.finish_reason
             )
         return [drafts[index] for index in range(count)]
 
@@ -144,15 +146,21 @@ class Workbench:
             )
         return Request(tuple(token_ids), seed, attempt)
 
-    def _decoded(self, prompt: str, request: Request, token_ids: Sequence[int]) -> str:
+    def _decoded(self, prompt: str, request: Request, token_ids: Sequence[int], params: SamplingParams) -> str:
         if not self.files.wishes.continues_prompt or self._config.chat:
-            return self._tokenizer.decode(token_ids)
-        return prompt + self._tokenizer.decode_after(request.prompt_token_ids, token_ids)
+            return cut_at(self._tokenizer.decode(token_ids), params.stop)
+        return prompt + cut_at(self._tokenizer.decode_after(request.prompt_token_ids, token_ids), params.stop)
 
     def _draft(
-        self, prompt: str, request: Request, product: Product, token_ids: Sequence[int], finish_reason: str
+        self,
+        prompt: str,
+        request: Request,
+        product: Product,
+        params: SamplingParams,
+        token_ids: Sequence[int],
+        finish_reason: str,
     ) -> Draft:
-        raw = self._decoded(prompt, request, token_ids)
+        raw = self._decoded(prompt, request, token_ids, params)
         cleaned = clean_text(raw)
         # A prompt that was typed stands for the row that there is none of.
         row = product if product.title else replace(product, title=prompt)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +166,9 @@ def test_a_part_name_that_leads_out_of_the_checkpoint_is_not_followed(directory:
     assert open_checkpoint(directory).num_listed == 10
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]\n", b'{"format": 1}\n'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]\n", b'{"format": 1}\n', b'{"format": 2, "run_id": 1, "fingerprint": [1]}\n']
+)
 def test_a_manifest_that_is_none_is_refused(directory: Path, content: bytes) -> None:
     fill(directory, [1])
     (directory / "manifest.jsonl").write_bytes(content)
@@ -192,3 +196,38 @@ def test_removing_leaves_nothing(directory: Path) -> None:
     fill(directory, [1])
     open_checkpoint(directory).remove()
     assert not directory.exists()
+
+
+def test_a_line_that_could_not_be_written_whole_does_not_spoil_the_next(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(directory, list(range(10)))
+    fsync, failures = os.fsync, iter([True])
+
+    def full(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name == "manifest.jsonl" and next(failures, False):
+            os.truncate(directory / "manifest.jsonl", (directory / "manifest.jsonl").stat().st_size - 40)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"), open_checkpoint(directory) as checkpoint:
+        for ordinal in range(10, 20):  # leaving it tries once more, and there is room now
+            checkpoint.add(outcome(ordinal))
+    assert open_checkpoint(directory).num_listed == 20
+
+
+def test_a_run_that_died_before_it_had_done_anything_binds_nobody(directory: Path) -> None:
+    fill(directory, [])
+    checkpoint = open_checkpoint(directory, {"temperature": 1})
+    with checkpoint:
+        checkpoint.add(outcome(3))
+    assert open_checkpoint(directory, {"temperature": 1}).num_done == 1
+
+
+def test_the_run_that_has_begun_it_is_told(directory: Path) -> None:
+    assert Checkpoint.run_id_of(directory) is None
+    fill(directory, [1])
+    assert Checkpoint.run_id_of(directory) == "run-2"
+    (directory / "manifest.jsonl").write_bytes(b"{")
+    assert Checkpoint.run_id_of(directory) is None

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from importlib import metadata
 from pathlib import Path
 
 import polars as pl
@@ -36,6 +37,21 @@ def test_help_lists_commands_and_exit_codes_and_each_command_has_an_example() ->
         assert word in done.stdout
     for command in ("run", "show", "finetune"):
         assert f"  enrich {command} " in enrich(command, "--help").stdout
+
+
+def test_the_version_comes_with_those_of_the_libraries_and_the_device() -> None:
+    lines = enrich("--version").stdout.splitlines()
+    assert lines[0] == f"enrich {metadata.version('enrich')}"
+    assert {line.split()[0] for line in lines} == {
+        "enrich",
+        "python",
+        "polars",
+        "pyarrow",
+        "torch",
+        "transformers",
+        "device",
+    }
+    assert lines[-1].startswith(("device cpu, ", "device cuda, ", "device mps, "))
 
 
 def test_every_option_of_a_run_is_a_flag() -> None:

@@ -36,6 +36,8 @@ def from_toml(directory: Path, text: str, **flags: Any) -> RunConfig:
         ("top_p", 1.01, "must be above 0 and at most 1"),
         ("top_p", float("nan"), "must be above 0 and at most 1"),
         ("repetition_penalty", 0.0, "must be above 0"),
+        ("min_p", 1.0, "must be 0"),
+        ("no_repeat_ngram", -1, "must be 0"),
         ("repetition_penalty", -1.0, "must be above 0"),
         ("repetition_penalty", float("nan"), "must be above 0"),
         ("repetition_penalty", float("inf"), "must be above 0"),
@@ -141,6 +143,13 @@ def test_exactly_the_options_on_which_texts_depend() -> None:
     assert set(config.as_dict()) == names
     assert config.text_options()["attributes"] == config.as_dict()["attributes"] == ["Color", "Size"]
     assert json.loads(json.dumps(config.as_dict())) == config.as_dict()
+
+
+def test_a_way_of_drawing_that_is_off_is_no_part_of_the_keys() -> None:
+    config = RunConfig("catalog.csv").completed({})
+    assert set(config.sampling()) == {"max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty"}
+    told = RunConfig("catalog.csv", min_p=0.1, no_repeat_ngram=3, stop=(r"\n", "###")).completed({}).sampling()
+    assert (told["min_p"], told["no_repeat_ngram"], told["stop"]) == (0.1, 3, ("\n", "###"))
 
 
 def test_a_new_option_must_be_sorted_into_text_or_not() -> None:

@@ -82,6 +82,17 @@ def test_the_same_run_gives_the_same_texts_whatever_the_batch_size(enrich, tmp_p
     assert a == b == c
 
 
+def test_a_text_ends_before_a_stop_string(enrich, tmp_path: Path) -> None:
+    enrich(HOME, limit=40, max_new_tokens=40, temperature=1.0)
+    whole = texts(tmp_path / "out.parquet")
+    enrich(HOME, "cut.parquet", limit=40, max_new_tokens=40, temperature=1.0, stop=("a", r"\n"))
+    cut = pl.read_parquet(tmp_path / "cut.parquet")
+    written = cut.filter(pl.col("generation").struct.field("status") == "generated")["description"].to_list()
+    assert written and not [text for text in written if "a" in text]
+    assert "stop" in cut["generation"].struct.field("finish_reason").to_list()
+    assert any("a" in text for text in whole if text)
+
+
 def test_another_seed_gives_other_texts(enrich, tmp_path: Path) -> None:
     enrich(HOME, "a.parquet", limit=10)
     enrich(HOME, "b.parquet", limit=10, seed=1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,3 +125,16 @@ def test_texts_are_refused_from_a_file_of_another_make(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_batches([BATCH]), path)
     with pytest.raises(CatalogError, match="not written by"):
         read_texts(path, 3)
+
+
+def test_a_disk_too_full_to_close_the_file_is_not_filled_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: pq.ParquetWriter) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "close", full)
+    with (
+        pytest.raises(OSError, match="No space"),
+        OutputWriter(tmp_path / "out.parquet", BATCH.schema, "description") as writer,
+    ):
+        writer.finish(0, {})
+    assert list(tmp_path.iterdir()) == []

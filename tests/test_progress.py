@@ -35,6 +35,24 @@ def test_the_time_left_accounts_for_the_buckets(clock: list[float], tmp_path: Pa
         assert progress._left(clock[0]) == pytest.approx(87.5, rel=0.05)
 
 
+def test_what_rows_took_in_earlier_runs_says_how_they_compare(clock: list[float], tmp_path: Path) -> None:
+    # Few rows take four times as long as the many that follow; the machine is half as fast as it was.
+    usual = {40: 4.0, 24: 1.0}
+    with Progress(200, 0, bar=False, state=tmp_path / "p", usual_seconds=usual.__getitem__) as progress:
+        clock[0] += 300  # for loading the model
+        progress.expect({40: 20, 24: 180})
+        progress.enter(40)
+        for _ in range(20):
+            clock[0] += 8.0
+            progress.advance(60)
+        assert progress._left(clock[0]) == pytest.approx(360)
+        progress.enter(24)
+        for _ in range(90):
+            clock[0] += 2.0
+            progress.advance(60)
+        assert progress._left(clock[0]) == pytest.approx(180, rel=0.02)
+
+
 def test_rows_of_a_resumed_run_are_not_counted_as_fast(clock: list[float], tmp_path: Path) -> None:
     with Progress(1_000, 900, bar=False, state=tmp_path / "p") as progress:
         progress.expect({40: 100})

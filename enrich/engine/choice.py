@@ -6,9 +6,11 @@ from typing import Any
 
 from enrich.engine import continuous, reference
 from enrich.engine.protocol import Engine, EngineStats, SamplingParams
+from enrich.engine.stopping import StopStrings
+from enrich.engine.tokenizer import Tokenizer
 
 
-def make_engine(model: Any, end_token_id: int | None, params: SamplingParams, stats: EngineStats) -> Engine:
+def make_engine(model: Any, tokenizer: Tokenizer, params: SamplingParams, stats: EngineStats) -> Engine:
     """Return the engine for a model whose weights are loaded."""
     kind = continuous.ContinuousEngine if continuous.can_run(model) else reference.ReferenceEngine
-    return kind(model, end_token_id, params, stats)
+    return kind(model, tokenizer.end_token_id, params, stats, StopStrings.of(tokenizer, params))

@@ -13,7 +13,6 @@ Shapes: M rows of a cohort, H key-value heads, G queries of each, D head size, L
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -25,6 +24,8 @@ from enrich.engine import sampling
 from enrich.engine.forward import Forward
 from enrich.engine.memory import TILE_ROWS
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
+from enrich.engine.stopping import StopStrings
+from enrich.engine.waiting import Waiting
 
 _LENGTH_STEP = 16  # positions by which the length that attention looks at grows
 _LEAST_LENGTH = 32  # shorter sums are computed by another kernel
@@ -164,17 +165,23 @@ class _Cohort:
         scores = torch.baddbmm(self._bias, queries, keys, alpha=self._forward.scale)
         return torch.bmm(torch.softmax(scores, dim=2), values).view(len(self), -1)
 
-    def accept(self, tokens: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, Completion]]:
+    def accept(
+        self, tokens: np.ndarray, ends: np.ndarray, stops: StopStrings | None
+    ) -> Iterator[tuple[int, Completion]]:
         """Take the tokens drawn [M]; yield the rows that are done, and let them go."""
         self.generated[: len(self), self.drawn] = tokens
         self.drawn += 1
         self.tokens = tokens.copy()
         self.positions += 1
         ended = np.isin(tokens, ends)
-        done = np.flatnonzero(ended | (self._most <= self.drawn))
+        complete = np.zeros_like(ended)
+        if stops is not None:
+            for place in np.flatnonzero(stops.may_complete(tokens) & ~ended):
+                complete[place] = stops.complete(self.generated[place, : self.drawn].tolist())
+        done = np.flatnonzero(ended | complete | (self._most <= self.drawn))
         for place in done[::-1]:  # from the end, so that the row that moves is one that goes on
-            row, stopped = self.rows[place], bool(ended[place])
-            ids = self.generated[place, : self.drawn - stopped].tolist()
+            row, at_end, stopped = self.rows[place], bool(ended[place]), bool(ended[place] or complete[place])
+            ids = self.generated[place, : self.drawn - at_end].tolist()
             self._drop(int(place))
             yield row.index, Completion(tuple(ids), "stop" if stopped else "length")
         if len(done) and self.rows:
@@ -206,10 +213,17 @@ class CohortBatch:
     """All rows in flight of one bucket."""
 
     def __init__(
-        self, forward: Forward, params: SamplingParams, stats: EngineStats, ends: set[int], slots: int
+        self,
+        forward: Forward,
+        params: SamplingParams,
+        stats: EngineStats,
+        ends: set[int],
+        slots: int,
+        stops: StopStrings | None = None,
     ) -> None:
         self._forward, self._params, self._stats, self._slots = forward, params, stats, slots
         self._ends = np.array(sorted(ends), dtype=np.int64)
+        self._stops = stops
         self._cohorts: list[_Cohort] = []
         self._coming: list[_Row] = []
 
@@ -223,7 +237,7 @@ class CohortBatch:
     @torch.inference_mode()
     def run(
         self,
-        waiting: deque[tuple[int, Request]],
+        waiting: Waiting,
         should_stop: Callable[[], bool],
         may_begin: Callable[[], bool] = always,
     ) -> Iterator[tuple[int, Completion]]:
@@ -237,13 +251,10 @@ class CohortBatch:
                 return
             yield from self._step()
 
-    def _admit(self, waiting: deque[tuple[int, Request]], most: int) -> None:
+    def _admit(self, waiting: Waiting, most: int) -> None:
         limit = self._params.max_new_tokens
-        while len(self._coming) < most:
-            try:
-                index, request = waiting.popleft()  # which another thread may have emptied
-            except IndexError:
-                break
+        # Sorted, so that the rows of a cohort are about equally long.
+        for index, request in sorted(waiting.take(most), key=lambda row: len(row[1].prompt_token_ids)):
             self._coming.append(_Row(index, request, min(limit, request.max_new_tokens or limit)))
         while self._coming:
             cohort = _Cohort(self._forward, self._coming[:_COHORT_ROWS], self._params)
@@ -276,12 +287,13 @@ class CohortBatch:
             if cohort.forbidden is not None:
                 logits[begin:end].masked_fill_(cohort.forbidden, -torch.inf)
             generated = torch.from_numpy(cohort.generated[: len(cohort), : cohort.drawn])
+            sampling.ban_repeats_(logits[begin:end], generated, self._params.no_repeat_ngram)
             sampling.penalize_(logits[begin:end], generated, self._params.repetition_penalty)
         uniforms = torch.from_numpy(np.concatenate([cohort.uniforms for cohort in cohorts]))
         tokens = sampling.draw(logits, uniforms, self._params).numpy()
         self._stats.count(decode_positions=active + filler)
         for cohort, begin, end in parts:
-            for index, completion in cohort.accept(tokens[begin:end], self._ends):
+            for index, completion in cohort.accept(tokens[begin:end], self._ends, self._stops):
                 self._stats.count(generated_tokens=len(completion.token_ids))
                 yield index, completion
         self._cohorts = [cohort for cohort in cohorts if cohort.rows]

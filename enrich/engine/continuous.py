@@ -10,8 +10,8 @@ Shapes: S slots, P rows of a prefill, W prompt width, L = W + new tokens, V voca
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 from enrich.engine.slots import SlotCache
+from enrich.engine.stopping import StopStrings
+from enrich.engine.waiting import Waiting
 
 # Kinds of model, as transformers calls them, whose tokens the tests have seen equal to the reference engine's. Others
 # may keep more than keys and values, or read positions off the mask.
@@ -46,8 +48,16 @@ def can_run(model: Any) -> bool:
 class ContinuousEngine:
     """Runs any causal language model of transformers whose layers all attend to the whole text."""
 
-    def __init__(self, model: Any, end_token_id: int | None, params: SamplingParams, stats: EngineStats) -> None:
+    def __init__(
+        self,
+        model: Any,
+        end_token_id: int | None,
+        params: SamplingParams,
+        stats: EngineStats,
+        stops: StopStrings | None = None,
+    ) -> None:
         self.stats = stats
+        self._stops = stops
         self._model = model
         self._params = params
         self._ends = set(take_over(model, end_token_id))
@@ -67,7 +77,7 @@ class ContinuousEngine:
         if self._forward:
             yield from self._in_cohorts(self._forward, requests, width, batch_rows, should_stop, may_begin)
             return
-        waiting = deque(enumerate(requests))
+        waiting = Waiting(requests)
         forbids = any(request.forbidden for request in requests)
         while waiting and not should_stop() and may_begin():
             # On a CPU no more slots than there are rows; elsewhere bits depend on their number, so it stays the same.
@@ -75,13 +85,16 @@ class ContinuousEngine:
             slots = self._room.filled(min(len(waiting), most), most)
             batch = None
             try:
-                batch = _Batch(self._model, self._params, self.stats, self._ends, self._room, width, slots, self._steps)
+                batch = _Batch(
+                    self._model, self._params, self.stats, self._ends, self._room, width, slots, self._steps,
+                    self._stops,
+                )  # fmt: skip
                 if forbids:
                     batch.heed_forbidden()
                 yield from batch.run(waiting, should_stop, may_begin)
             except (MemoryError, RuntimeError) as error:
                 if batch:
-                    waiting.extendleft(reversed(batch.give_back()))
+                    waiting.give_back(batch.give_back())
                 del batch
                 self._room.shrink(slots, width, self._params.max_new_tokens, error)
 
@@ -94,33 +107,33 @@ class ContinuousEngine:
         should_stop: Callable[[], bool],
         may_begin: Callable[[], bool],
     ) -> Iterator[tuple[int, Completion]]:
-        # The shortest first, so that the rows of a cohort are about equally long.
-        waiting = deque(sorted(enumerate(requests), key=lambda one: len(one[1].prompt_token_ids)))
-        rows = min(self._room.rows(batch_rows), len(waiting))
+        waiting = Waiting(requests)
         threads = torch.get_num_threads()
-        workers = max(1, min(threads, rows // _ROWS_OF_A_WORKER)) if forward.is_small else 1
-        share = -(-rows // workers)
         asking = threading.Lock()
 
         def has_time() -> bool:
             with asking:
                 return may_begin()
 
-        def work(stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
+        def work(share: int, stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
             while waiting and not stop() and has_time():
                 slots = self._room.rows(share)
-                batch = CohortBatch(forward, self._params, self.stats, self._ends, slots)
+                batch = CohortBatch(forward, self._params, self.stats, self._ends, slots, self._stops)
                 try:
                     yield from batch.run(waiting, stop, has_time)
                 except (MemoryError, RuntimeError) as error:
-                    waiting.extendleft(reversed(batch.give_back()))
+                    waiting.give_back(batch.give_back())
                     del batch
                     self._room.shrink(slots, width, self._params.max_new_tokens, error)
 
-        if workers == 1:
-            yield from work(should_stop)
-        else:
-            yield from side_by_side([work] * workers, threads // workers, should_stop)
+        while waiting and not should_stop() and may_begin():  # more than once if rows came when all had just ended
+            rows = min(self._room.rows(batch_rows), len(waiting))
+            workers = max(1, min(threads, rows // _ROWS_OF_A_WORKER)) if forward.is_small else 1
+            job = partial(work, -(-rows // workers))
+            if workers == 1:
+                yield from job(should_stop)
+            else:
+                yield from side_by_side([job] * workers, threads // workers, should_stop)
 
 
 class _Batch:
@@ -136,8 +149,10 @@ class _Batch:
         width: int,
         slots: int,
         steps: int,
+        stops: StopStrings | None,
     ) -> None:
         self._model, self._params, self._stats, self._ends = model, params, stats, ends
+        self._stops = stops
         self._steps = steps  # between two looks at what was drawn
         self._room = room
         self._width = width
@@ -154,6 +169,7 @@ class _Batch:
         self._counts = torch.zeros(slots, dtype=torch.long, device=device)  # tokens drawn
         self._seeds = torch.zeros(slots, dtype=torch.long, device=device)
         self._attempts = torch.zeros(slots, dtype=torch.long, device=device)
+        self._is_broken = torch.zeros(slots, dtype=torch.bool, device=device)  # had scores that are no numbers
         self._recent = torch.zeros(steps, slots, dtype=torch.long, device=device)  # drawn since the last look
         self._tick = torch.zeros(1, dtype=torch.long, device=device)  # where the next step writes to it
         # One column more than there are tokens, for rows that are done and decode on until that is noticed.
@@ -179,7 +195,7 @@ class _Batch:
 
     @torch.inference_mode()
     def run(
-        self, waiting: deque[tuple[int, Request]], should_stop: Callable[[], bool], may_begin: Callable[[], bool]
+        self, waiting: Waiting, should_stop: Callable[[], bool], may_begin: Callable[[], bool]
     ) -> Iterator[tuple[int, Completion]]:
         """Take rows from `waiting` until there are none left, and yield them as they finish."""
         while not should_stop():
@@ -199,11 +215,12 @@ class _Batch:
             self._stats.decode_positions += self._slots * self._steps
             yield from self._finished()
 
-    def _fill(self, free: list[int], waiting: deque[tuple[int, Request]]) -> None:
+    def _fill(self, free: list[int], waiting: Waiting) -> None:
         """Prefill the next rows into the free slots, all but the last token of each."""
         while free and waiting:
             most = self._prefill_rows or len(free)
-            taken = [(slot, *waiting.popleft()) for slot in free[: min(most, len(waiting))]]
+            rows_taken = waiting.take(min(most, len(free)))
+            taken = [(slot, *row) for slot, row in zip(free, rows_taken, strict=False)]
             free = free[len(taken) :]
             for slot, index, request in taken:
                 self._rows[slot] = (index, request)
@@ -229,6 +246,7 @@ class _Batch:
             self._put(self._tokens, slots, [request.prompt_token_ids[-1] for _, _, request in taken])
             self._put(self._cache.positions, slots, [length - 1 for length in lengths])
             self._put(self._counts, slots, [0] * len(taken))
+            self._put(self._is_broken, slots, [False] * len(taken))
             if self._forbidden is not None:
                 mask = sampling.forbidden_mask([request for _, _, request in taken], self._forbidden.shape[1])
                 self._forbidden[slots] = False if mask is None else mask.to(device)
@@ -238,7 +256,7 @@ class _Batch:
             self._stats.prefill_positions += rows * self._width
 
     @staticmethod
-    def _put(target: Tensor, slots: Tensor, values: list[int]) -> None:
+    def _put(target: Tensor, slots: Tensor, values: list[int] | list[bool]) -> None:
         target[slots] = torch.tensor(values, device=target.device)
 
     def _step(self) -> None:
@@ -252,7 +270,10 @@ class _Batch:
     def _capture(self) -> Any:
         """Run a step, which also warms up what a capture must not see, and capture the next one."""
         self._decode()
-        state = (self._tokens, self._cache.positions, self._counts, self._generated, self._recent, self._tick)
+        state = (
+            self._tokens, self._cache.positions, self._counts, self._generated, self._recent, self._tick,
+            self._is_broken,
+        )  # fmt: skip
         before = [tensor.clone() for tensor in state]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -275,6 +296,8 @@ class _Batch:
         ).logits[:, -1]
         if self._forbidden is not None:
             logits = logits.masked_fill(self._forbidden, -torch.inf)
+        if logits.device.type != "cpu":  # where drawing from them raises
+            self._is_broken.logical_or_(sampling.no_numbers(logits))
         uniforms = sampling.uniform(self._seeds, self._attempts, self._counts)
         tokens = sampling.choose(logits.float(), self._generated, uniforms, self._params, self._counts)
         self._generated.scatter_(1, self._counts.clamp(max=self._params.max_new_tokens)[:, None], tokens[:, None])
@@ -286,16 +309,22 @@ class _Batch:
 
     def _finished(self) -> Iterator[tuple[int, Completion]]:
         """Read what was drawn since the last look; yield the rows that are done and free their slots."""
-        recent = self._recent.T.tolist()
+        recent, is_broken = self._recent.T.tolist(), self._is_broken.tolist()
         for slot, row in enumerate(self._rows):
             if row is None:
                 continue
+            if is_broken[slot]:
+                raise sampling.broken()
             index, request = row
             most = min(self._params.max_new_tokens, request.max_new_tokens or self._params.max_new_tokens)
             drawn = self._drawn[slot]
             end = next((number for number, token in enumerate(recent[slot]) if token in self._ends), None)
+            before = len(drawn)
             drawn += recent[slot][:end]
             stopped = end is not None and len(drawn) < most
+            if self._stops is not None and (length := self._stops.length(drawn[:most], before)) is not None:
+                del drawn[length:]
+                stopped = True
             if not stopped and len(drawn) < most:
                 continue
             self._rows[slot] = None
@@ -319,6 +348,7 @@ class _Batch:
         self._recent = self._recent.new_zeros(self._steps, slots)
         self._tokens, self._counts, self._seeds = map(shrunk, (self._tokens, self._counts, self._seeds))
         self._attempts, self._generated = map(shrunk, (self._attempts, self._generated))
+        self._is_broken = shrunk(self._is_broken)
         self._forbidden = None if self._forbidden is None else shrunk(self._forbidden)
         filler = slots - len(kept)
         self._rows = [*(self._rows[slot] for slot in kept), *[None] * filler]

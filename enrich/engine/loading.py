@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from enrich.engine.files import ModelFiles
-from enrich.errors import ConfigError, ModelError, one_line
+from enrich.errors import ConfigError, ModelError, TryAgain, one_line
 
 
 def pick_device(wanted: str) -> str:
@@ -37,11 +37,14 @@ def pick_dtype(wanted: str, device: str) -> str:
 def load_model(files: ModelFiles, device: str, dtype: str) -> Any:
     """Load the weights for inference onto the device.
 
-    Raises ModelError if they can't be loaded, or are of no causal language model.
+    Raises ModelError if they can't be loaded, or are of no causal language model; TryAgain if memory has no room for
+    them.
     """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
+
+    from enrich.engine.memory import is_out_of_memory
 
     logging.disable_progress_bar()
     try:
@@ -52,10 +55,13 @@ def load_model(files: ModelFiles, device: str, dtype: str) -> Any:
             trust_remote_code=False,
             # The fused CPU kernel's last bits change with the number of rows; plain matrix products' do not.
             attn_implementation="eager" if dtype == "float32" else "sdpa",
-        )
-    except Exception as error:  # transformers raises many kinds; all mean that this is no model for us
+        ).to(device)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise TryAgain(f"model {files.name}: out of memory on {device} while it is loaded; free memory") from error
+        # transformers raises many kinds; all others mean that this is no model for us.
         raise ModelError(f"model {files.name}: can't be loaded: {one_line(error)}") from error
-    return model.to(device).eval()
+    return model.eval()
 
 
 def take_over(model: Any, end_token_id: int | None) -> list[int]:

@@ -35,7 +35,7 @@ class Room:
 
         Raises the error itself if it is no lack of memory, TryAgain if there is no room for the smallest number.
         """
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -48,5 +48,9 @@ class Room:
         self._largest = max(smallest, rows // 2)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error).lower()
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error is a lack of memory, of a device's or of the machine's."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # As torch's allocator for the CPU tells it, on Windows and elsewhere.
+    return any(words in str(error).lower() for words in ("not enough memory", "can't allocate memory"))

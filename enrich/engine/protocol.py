@@ -12,8 +12,10 @@ from typing import Protocol
 class SamplingParams:
     """How tokens are drawn.
 
-    Temperature 0 takes the likeliest token; top_k 0 and top_p 1 leave all tokens in. The repetition penalty is that of
-    CTRL (Keskar et al. 2019, section 4.1), on generated tokens only: a text may name what its prompt names.
+    Temperature 0 takes the likeliest token; top_k 0, top_p 1 and min_p 0 leave all tokens in. min_p is the least
+    probability, as a share of the likeliest token's (Nguyen et al. 2024). The repetition penalty is that of CTRL
+    (Keskar et al. 2019, section 4.1). Like the ban on repeating no_repeat_ngram tokens in a row (0: none), it is on
+    generated tokens only: a text may name what its prompt names. A text that has one of the strings of `stop` is done.
     """
 
     max_new_tokens: int = 128
@@ -21,6 +23,9 @@ class SamplingParams:
     top_k: int = 50
     top_p: float = 0.9
     repetition_penalty: float = 1.1
+    min_p: float = 0.0
+    no_repeat_ngram: int = 0
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The generated token ids without the end-of-text token; `finish_reason` is `stop` or `length`."""
+    """The generated token ids without the end-of-text token; `finish_reason` is `stop` or `length`.
+
+    A text that was stopped by a string ends with the token that completed it.
+    """
 
     token_ids: tuple[int, ...]
     finish_reason: str
@@ -114,7 +122,8 @@ class Engine(Protocol):
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index into `requests`, completion) as rows finish.
 
+        Requests that are appended while rows finish are generated as well, beside the others.
         Prompts are computed `width` positions wide, at most `batch_rows` at once. No row is begun unless
         `may_begin()`; those in flight are finished. Ends early, without the rows in flight, once `should_stop()`.
-        Raises TryAgain if not even the smallest batch fits into memory.
+        Raises TryAgain if not even the smallest batch fits into memory, ModelError if scores are no numbers.
         """

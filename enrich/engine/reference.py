@@ -18,13 +18,22 @@ from enrich.engine import sampling
 from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
+from enrich.engine.stopping import StopStrings
 
 
 class ReferenceEngine:
     """Runs any causal language model of transformers."""
 
-    def __init__(self, model: Any, end_token_id: int | None, params: SamplingParams, stats: EngineStats) -> None:
+    def __init__(
+        self,
+        model: Any,
+        end_token_id: int | None,
+        params: SamplingParams,
+        stats: EngineStats,
+        stops: StopStrings | None = None,
+    ) -> None:
         self.stats = stats
+        self._stops = stops
         self._model = model
         self._params = params
         self._ends = take_over(model, end_token_id)
@@ -91,6 +100,10 @@ class ReferenceEngine:
 
     def _completion(self, ids: list[int]) -> Completion:
         end = next((index for index, token in enumerate(ids) if token in self._ends), None)
+        if self._stops is not None:
+            length = self._stops.length(ids[:end], 0)
+            if length is not None:
+                return Completion(tuple(ids[:length]), "stop")
         return Completion(tuple(ids), "length") if end is None else Completion(tuple(ids[:end]), "stop")
 
 
@@ -113,6 +126,8 @@ class _RowStreams(LogitsProcessor):  # type: ignore[misc]
         if self._forbidden is not None:
             scores = scores.masked_fill(self._forbidden, -torch.inf)
         uniforms = sampling.uniform(self._seeds, self._attempts, generated.shape[1])
+        if scores.device.type != "cpu" and bool(sampling.no_numbers(scores).any()):
+            raise sampling.broken()
         tokens = sampling.choose(scores.float(), generated, uniforms, self._params)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 

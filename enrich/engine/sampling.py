@@ -7,6 +7,7 @@ that top-k and top-p leave.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from enrich.engine.protocol import Request, SamplingParams
+from enrich.errors import ModelError
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -68,6 +70,26 @@ def penalize_(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Ten
     return logits.scatter_(1, generated, torch.where(scores > 0, scores / penalty, scores * penalty))
 
 
+def ban_repeats_(logits: Tensor, generated: Tensor, size: int, counts: Tensor | None = None) -> Tensor:
+    """Rule out the tokens with which the last `size` tokens of a row would stand in it twice, in place.
+
+    `generated` [batch, so far] and `counts` as for `choose`; `logits` are [batch, vocabulary].
+    """
+    length = generated.shape[1]
+    if not size or length < size:
+        return logits
+    if counts is None:
+        counts = torch.full_like(generated[:, 0], length)
+    windows = generated.unfold(1, size, 1)  # [batch, so far - size + 1, size]
+    ends = torch.arange(size - 1, length, device=generated.device)
+    last = counts[:, None] - (size - 1) + torch.arange(size - 1, device=generated.device)
+    recent = generated.gather(1, last.clamp(0, length - 1))  # [batch, size - 1]; rows that are done decode on
+    again = (windows[:, :, :-1] == recent[:, None]).all(dim=2) & (ends < counts[:, None]) & (counts >= size)[:, None]
+    banned = torch.zeros(logits.shape[0], logits.shape[1] + 1, dtype=torch.bool, device=logits.device)
+    banned.scatter_(1, torch.where(again, windows[:, :, -1], logits.shape[1]), True)
+    return logits.masked_fill_(banned[:, :-1], -torch.inf)
+
+
 def forbidden_mask(requests: Sequence[Request], vocabulary: int) -> Tensor | None:
     """Return where rows have tokens that they must not draw: bool [rows, vocabulary], or None if they have none."""
     if not any(request.forbidden for request in requests):
@@ -86,6 +108,8 @@ def choose(
     `logits` are [batch, vocabulary] float32, `generated` the tokens so far [batch, so far], of which only the first
     `counts` [batch] are meant where that is given, `uniforms` as `uniform` gives them [batch].
     """
+    if params.no_repeat_ngram:
+        logits = ban_repeats_(logits.clone(), generated, params.no_repeat_ngram, counts)
     penalty: float | Tensor = params.repetition_penalty
     if counts is not None and penalty != 1.0:
         columns = torch.arange(generated.shape[1], device=generated.device)
@@ -95,18 +119,47 @@ def choose(
 
 
 def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
-    """Draw each row's next token by its scores [batch, vocabulary], which are penalized already: [batch]."""
+    """Draw each row's next token by its scores [batch, vocabulary], which are penalized already: [batch].
+
+    Raises ModelError on a CPU if they are no numbers. Elsewhere that would be to wait for the device; see `no_numbers`.
+    """
     on_cpu = logits.device.type == "cpu"  # where numpy does in microseconds what takes torch a millisecond
     if params.temperature == 0:
-        return torch.from_numpy(logits.numpy().argmax(axis=1)) if on_cpu else logits.argmax(dim=1)
+        likeliest = torch.from_numpy(logits.numpy().argmax(axis=1)) if on_cpu else logits.argmax(dim=1)
+        if on_cpu:
+            _check(logits.gather(1, likeliest[:, None]))
+        return likeliest
     k = min(params.top_k or logits.shape[1], logits.shape[1])
     scores, tokens = (_highest(logits, k), None) if on_cpu else logits.topk(k, dim=1)  # falling
+    if on_cpu:
+        _check(scores[:, 0])
     cumulative = torch.softmax(scores.to(uniforms.dtype) / params.temperature, dim=1).cumsum(dim=1)
     # Kept are the tokens before which less than top_p has been gathered; the first always is.
     last = (cumulative[:, :-1] < params.top_p * cumulative[:, -1:]).sum(dim=1, keepdim=True)
+    if params.min_p:  # exp((score - highest) / temperature) is the ratio to the likeliest token's probability
+        likely = (scores - scores[:, :1]) / params.temperature >= math.log(params.min_p)
+        last = torch.minimum(last, likely.sum(dim=1, keepdim=True) - 1)
     target = uniforms[:, None] * cumulative.gather(1, last)
     index = torch.minimum((cumulative <= target).sum(dim=1, keepdim=True), last)
     return _find(logits, scores, index) if tokens is None else tokens.gather(1, index).squeeze(1)
+
+
+def no_numbers(logits: Tensor) -> Tensor:
+    """Say of each row of [batch, vocabulary] whether a score is NaN or infinite: bool [batch]."""
+    return ~logits.amax(dim=1).isfinite()  # of which NaN is the highest
+
+
+def broken() -> ModelError:
+    """Return the error for scores that are no numbers."""
+    return ModelError(
+        "the model's scores are not numbers (NaN or infinite): its weights are damaged, or --dtype is too narrow for"
+        " them; try --dtype float32"
+    )
+
+
+def _check(highest: Tensor) -> None:
+    if not np.isfinite(highest.numpy()).all():
+        raise broken()
 
 
 def _highest(logits: Tensor, k: int) -> Tensor:

@@ -14,12 +14,15 @@ import torch
 from enrich.engine import sampling
 from enrich.engine.loading import take_over
 from enrich.engine.protocol import Request, SamplingParams
+from enrich.engine.stopping import StopStrings
+from enrich.engine.tokenizer import Tokenizer
 
 
 @torch.inference_mode()
-def stream(model: Any, end_token_id: int | None, request: Request, params: SamplingParams) -> Iterator[int]:
+def stream(model: Any, tokenizer: Tokenizer, request: Request, params: SamplingParams) -> Iterator[int]:
     """Yield the tokens of a text as they are drawn, the end-of-text token left out."""
-    ends = set(take_over(model, end_token_id))
+    ends = set(take_over(model, tokenizer.end_token_id))
+    stops = StopStrings.of(tokenizer, params)
     device = model.device
     input_ids = torch.tensor([request.prompt_token_ids], device=device)
     seeds, attempts = (torch.tensor([number], device=device) for number in (request.seed, request.attempt))
@@ -35,3 +38,5 @@ def stream(model: Any, end_token_id: int | None, request: Request, params: Sampl
         generated = torch.cat([generated, token[:, None]], dim=1)
         input_ids = token[:, None]
         yield int(token)
+        if stops is not None and stops.length(generated[0].tolist(), step) is not None:
+            return

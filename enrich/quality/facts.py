@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import pairwise
 
 from enrich.quality.lexicon import Phrases, entries, groups, tokens_of
 from enrich.quality.limits import Limits
-from enrich.quality.quantities import NONE, Numbers, Quantity, numbers_in
+from enrich.quality.quantities import NONE, Count, Numbers, Quantity, numbers_in
 from enrich.quality.reading import Reading, Words
 from enrich.quality.words import head_noun, stem
 
@@ -106,13 +107,22 @@ def contradicted_count(reading: Reading, limits: Limits) -> str | None:
     stated = _numbers(reading.row)
     for count in said.counts:
         rivals = [other for other in stated.counts if other.thing == count.thing and other.value <= _MOST_THINGS]
+        if not rivals or count.value in stated.values:
+            continue
         told = {other.value for other in said.counts if other.thing == count.thing}
-        if rivals and count.value not in stated.values and told.isdisjoint(rival.value for rival in rivals):
+        # Beside the row's own number, another is of some of them, unless it is said of the product.
+        if told.isdisjoint(rival.value for rival in rivals) or _is_its_own(reading, count):
             return f"says {count.shown}; the row {', '.join(rival.shown for rival in rivals[:3])}"
     return None
 
 
 _MOST_THINGS = 999  # a larger number before a word is a catalog's
+
+
+def _is_its_own(reading: Reading, count: Count) -> bool:
+    """Say whether a number is that of the product's own things: "its 20 frets"."""
+    return count.thing != "piece" and re.search(rf"\bits {re.escape(count.shown)}\b", reading.text) is not None
+
 
 _MODEL = re.compile(r"\b([A-Z][A-Za-z]{2,20})[ -]?(?!\d+(?:st|nd|rd|th)\b)(\d{1,4}[A-Za-z]{0,3})\b(?!\.\d)")
 _NO_MODEL = frozenset(
@@ -364,6 +374,8 @@ def _of_the_product(reading: Reading, mention: _Mention) -> bool:
     before = tokens[max(0, mention.start - _REACH) : mention.start]
     if behind[:1] and behind[0] in nouns:
         return True
+    if reading.once(_names)[mention.start : mention.end] == [True] * (mention.end - mention.start):
+        return True
     if len(behind) > 1 and behind[1] in nouns and tokens[mention.end] not in _BREAKS:
         return True
     if ("color" in before and "is" in before) or _comes_in(before):
@@ -382,9 +394,39 @@ def _of_the_product(reading: Reading, mention: _Mention) -> bool:
 
 
 def _names_the_product(reading: Reading, mention: _Mention) -> bool:
-    """Say whether a mention stands right before the product's name, and that is not a part of a longer one."""
-    noun, *then = [*reading.tokens[mention.end : mention.end + 2], ""]
-    return stem(noun) in _nouns(reading) - _OWN_NOUNS and (not then[0] or then[0] in _BREAKS)
+    """Say whether a mention stands right before the product's name, and that is not a part of a longer one.
+
+    The name may be of two words, as the title's are, unless the first is a part that can be of another material.
+    """
+    nouns = _nouns(reading) - _OWN_NOUNS
+    first, second, third, *_ = [*reading.tokens[mention.end : mention.end + 3], "", "", ""]
+    if stem(first) in nouns and (not second or second in _BREAKS):
+        return True
+    title = tokens_of(reading.product.title)
+    return (
+        stem(second) in nouns
+        and (not third or third in _BREAKS)
+        and first not in _PARTS
+        and any(pair == (first, second) for pair in pairwise(title))
+    )
+
+
+_PARTS = frozenset(
+    "jar tin cup vessel bottle bowl frame leg legs handle handled top base lid shade trim back seat tip end edge head"
+    " sole lining strap cover shell body panel door".split()
+)
+# Not "the": that may be a place, such as the Blue Ridge Mountains.
+_NAME = re.compile(r"\b(?:our|this|these)\s+((?:[A-Z][\w'’-]*\s+){2,6}[A-Z][\w'’-]*)")
+
+
+def _names(words: Words) -> list[bool]:
+    """Tell of each word whether it is of a name that stands for the product: "our Modern Linen Chair"."""
+    found = [False] * len(words.tokens)
+    for match in _NAME.finditer(words.text):
+        begin = len(tokens_of(words.text[: match.start(1)]))
+        for place in range(begin, begin + len(tokens_of(match[1]))):
+            found[place] = True
+    return found
 
 
 def _comes_in(before: list[str]) -> bool:

@@ -42,9 +42,8 @@ def render_comparison(found: Comparison) -> str:
 
 def write(page: str, path: Path) -> None:
     """Write a page in one atomic step."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8", errors="replace")
-    durable.publish(temporary, path)
+    with durable.aside(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _assets() -> dict[str, str]:

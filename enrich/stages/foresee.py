@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from enrich import buckets
+from enrich import __version__, buckets
 from enrich.checkpoint import Checkpoint
 from enrich.generation import QUARANTINED, Outcome
 from enrich.plan import Plan, PlannedBucket, PlannedCategory, PlannedPrompt, estimate
@@ -96,9 +96,9 @@ def speed_kind(run: Run) -> str:
     """Return the name under which the speeds of such runs are kept."""
     config = run.config
     return kind_of_run(
-        model=run.files.revision, device=run.device, dtype=run.dtype, batch_size=config.batch_size,
-        batch_tokens=config.batch_tokens, attempts=config.max_attempts, rules=config.rules,
-        strict=config.strict_facts, **config.sampling(),
+        version=__version__, model=run.files.revision, device=run.device, dtype=run.dtype, grounded=config.grounded,
+        batch_size=config.batch_size, batch_tokens=config.batch_tokens, attempts=config.max_attempts,
+        rules=config.rules, strict=config.strict_facts, **config.sampling(),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from enrich import buckets
 from enrich.checkpoint import Checkpoint
-from enrich.engine.protocol import Completion, Request
+from enrich.engine.protocol import Completion, Engine, Request
 from enrich.generation import GENERATED, QUARANTINED, SKIPPED, Attempt, Generation, Outcome, text_digest
 from enrich.keys import seed_of
 from enrich.product import Product
@@ -115,40 +115,42 @@ def _unusable(product: Product, reason: str, run_id: str) -> Outcome:
 def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: Progress) -> bool:
     """Generate the window's rows bucket by bucket and hand each to the checkpoint once it is settled.
 
-    Texts that break a rule of weight are generated again after the bucket's others, in batches of their own, each from
-    the next part of its row's random stream. Returns whether there was time for all of them.
+    Texts that break a rule of weight are generated again beside the bucket's others, each from the next part of its
+    row's random stream. Returns whether there was time for all of them.
     """
     grouped = buckets.group((len(row.prompt.token_ids) for row in window), run.longest_prompt)
+    engine = run.engine  # its weights are loaded by now, which is no part of the speed
     progress.expect({bucket.edge: len(bucket.items) for bucket in grouped})
     for bucket in grouped:
         progress.enter(bucket.edge)
-        waiting = [_Trial(window[index]) for index in bucket.items]
-        while waiting:
-            again = []
-            requests = [trial.next_request(run) for trial in waiting]
-            try:
-                for index, completion in _completions(run, requests, bucket.edge, checkpoint):
-                    trial = waiting[index]
-                    trial.tries.append(_judged(run, trial.row, requests[index], completion))
-                    if trial.is_settled(run.config.max_attempts):
-                        outcome = _outcome(run, trial, bucket.edge, checkpoint.run_id)
-                        checkpoint.add(outcome)
-                        progress.advance(
-                            sum(len(one.completion.token_ids) for one in trial.tries),
-                            quarantined=outcome.generation.status == QUARANTINED,
-                        )
-                    else:
-                        again.append(trial)
-            except _TimeIsUp:
-                return False
-            waiting = again
+        trials = [_Trial(window[index]) for index in bucket.items]
+        requests = [trial.next_request(run) for trial in trials]
+        try:
+            for index, completion in _completions(run, engine, requests, bucket.edge, checkpoint):
+                trial = trials[index]
+                trial.tries.append(_judged(run, trial.row, requests[index], completion))
+                if trial.is_settled(run.config.max_attempts):
+                    outcome = _outcome(run, trial, bucket.edge, checkpoint.run_id)
+                    checkpoint.add(outcome)
+                    progress.advance(
+                        sum(len(one.completion.token_ids) for one in trial.tries),
+                        quarantined=outcome.generation.status == QUARANTINED,
+                    )
+                else:  # the engine takes what is appended
+                    trials.append(trial)
+                    requests.append(trial.next_request(run))
+        except _TimeIsUp:
+            return False
     return True
 
 
 def _completions(
-    run: Run, requests: Sequence[Request], edge: int, checkpoint: Checkpoint
+    run: Run, engine: Engine, requests: Sequence[Request], edge: int, checkpoint: Checkpoint
 ) -> Iterator[tuple[int, Completion]]:
-    """Yield (index into `requests`, completion) as rows finish. Raises _TimeIsUp if there is no time for all."""
+    """Yield (index into `requests`, which may grow, completion) as rows finish.
+
+    Raises _TimeIsUp if there is no time for all.
+    """
     config, stats, deadline = run.config, run.stats, run.deadline
     new_tokens = run.params.max_new_tokens
     batch_rows = buckets.batch_rows(edge, new_tokens, config.batch_size, config.batch_tokens)
@@ -159,16 +161,16 @@ def _completions(
         has_time = deadline.allows(batch_rows * (edge + new_tokens), stats.prefill_positions + stats.decode_positions)
         return has_time
 
-    engine = run.engine  # loaded by now, which is no part of the speed
     started = time.monotonic()
     deadline.resume(stats.prefill_positions + stats.decode_positions)
-    finished = 0
+    finished = rows = 0
     for numbered in engine.generate(requests, edge, batch_rows, lambda: run.should_stop() != 0, may_begin):
-        yield numbered
         finished += 1
+        rows += requests[numbered[0]].attempt == 1
+        yield numbered
     seconds = time.monotonic() - started
     run.generating_seconds += seconds
-    run.meter.note(edge, finished * (requests[0].attempt == 1), finished, stats, seconds)
+    run.meter.note(edge, rows, finished, stats, seconds)
     stop_if_asked(run, committed(checkpoint))
     if finished < len(requests) and not has_time:
         raise _TimeIsUp

@@ -14,7 +14,7 @@ from enrich.outcomes import OutcomeReader, read_outcomes
 from enrich.output import facts_or_none
 from enrich.product import Product
 from enrich.quality import NEAR_DUPLICATE, RULES, SENTENCE_DROPPED
-from enrich.stages.setup import LEFT_BEHIND, Run, committed, stop_if_asked
+from enrich.stages.setup import JUDGING, LEFT_BEHIND, Run, committed, stop_if_asked
 from enrich.stages.survey import Survey
 
 log = logging.getLogger("enrich")
@@ -32,7 +32,7 @@ def judge_again(run: Run, survey: Survey, checkpoint: Checkpoint) -> Survey:
     if not len(survey.carried) or not _changed(run):
         return survey
     failing, changed = [], []
-    with closing(survey.carried.outcomes(run.beside_output(".judging"))) as tables:
+    with closing(survey.carried.outcomes(run.beside_output(JUDGING))) as tables:
         carried = OutcomeReader(tables)
         for batch, products in run.catalog.batches():
             stop_if_asked(run, committed(checkpoint))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import enrich
 from enrich.catalog import Products
 from enrich.changes import ChangesWriter
 from enrich.checkpoint import Checkpoint
@@ -38,9 +35,10 @@ from enrich.outcomes import OutcomeReader, flagged, outcome_table, read_outcomes
 from enrich.output import OutputWriter, facts_or_none
 from enrich.quality import NEAR_DUPLICATE, Duplicates
 from enrich.quarantine import QuarantineWriter
-from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked
+from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked, was_published
 from enrich.stages.survey import DESCRIBED, Survey
 from enrich.summary import Summary
+from enrich.versions import versions
 
 log = logging.getLogger("enrich")
 
@@ -53,12 +51,11 @@ def publish(
     tally = _Tally()
     joined = 0
     duplicates = Duplicates()
-    scratch = config.output_path.with_name(f".{config.output_path.name}.carried")
     with (
         OutputWriter(config.output_path, run.published_schema, config.output_column) as writer,
-        _changes(run) as changes,
+        _changes(run, checkpoint.run_id) as changes,
         QuarantineWriter(config.output_path, run.previous_path) as quarantine,
-        closing(survey.carried.outcomes(scratch)) as carried,
+        closing(survey.carried.outcomes(run.carried_path)) as carried,
     ):
         made, reused = OutcomeReader(checkpoint.outcomes()), OutcomeReader(carried)
         for batch, products in run.catalog.batches():
@@ -211,16 +208,17 @@ def _before(run: Run) -> dict[str, Any] | None:
     return {"run_id": run_id, "finished_at": facts.get("finished_at"), "profile": facts["profile"]}
 
 
-def _changes(run: Run) -> ChangesWriter:
+def _changes(run: Run, run_id: str) -> ChangesWriter:
     config = run.config
     path = Path(config.changes) if config.changes else None
+    if path is not None and was_published(run, run_id):
+        path = None  # killed since; against its own output there would be none
     return ChangesWriter(path, run.previous_path, run.published_schema, run.catalog.roles.id, config.output_column)
 
 
 def _facts(run: Run, summary: Summary, profile: Profile) -> dict[str, Any]:
     """Return what is true of the whole run, for the output's metadata."""
     config = run.config
-    versions = {name: metadata.version(name) for name in ("polars", "pyarrow", "torch", "transformers")}
     return {
         "summary": asdict(summary),
         "profile": profile.as_dict(),
@@ -235,6 +233,6 @@ def _facts(run: Run, summary: Summary, profile: Profile) -> dict[str, Any]:
         "decode_waste": round(run.stats.decode_waste, 4),
         "buckets": run.meter.as_list(),
         "before": _before(run),
-        "versions": {"enrich": enrich.__version__, "python": platform.python_version(), **versions},
+        "versions": versions(),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

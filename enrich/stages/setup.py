@@ -25,11 +25,13 @@ from enrich.config import RunConfig
 from enrich.engine.files import ModelFiles, find_model
 from enrich.engine.loading import load_model, pick_device, pick_dtype
 from enrich.engine.protocol import Engine, EngineStats, SamplingParams
+from enrich.engine.stopping import cut_at
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import CatalogError, ConfigError, Interrupted
 from enrich.grounding import Grounding
 from enrich.keys import digest
 from enrich.listing import Listing, most_characters
+from enrich.output import facts_or_none
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
 from enrich.quality import Rulebook, clean_text
@@ -41,6 +43,7 @@ log = logging.getLogger("enrich")
 
 CHECKPOINT = ".checkpoint"
 LEFT_BEHIND = ".checkpoint.old"  # parts of checkpoints whose catalog has changed since
+JUDGING = ".judging"  # rows being put into order
 
 
 @dataclass
@@ -120,14 +123,20 @@ class Run:
     def written(self, prompt: Prompt, token_ids: Sequence[int]) -> str:
         """Return the text that the model has written, not cleaned yet."""
         if not self.continues_prompt:
-            return self.tokenizer.decode(token_ids)
-        text = prompt.text + self.tokenizer.decode_after(prompt.token_ids, token_ids)
+            return cut_at(self.tokenizer.decode(token_ids), self.params.stop)
+        continued = self.tokenizer.decode_after(prompt.token_ids, token_ids)
+        text = prompt.text + cut_at(continued, self.params.stop)
         # The prompt alone is no text, and it may be all that is left of one that got to no end of a sentence.
         return text if len(clean_text(text).text) > len(" ".join(prompt.text.split())) else ""
 
     def beside_output(self, suffix: str) -> Path:
         """Return the output's path with something put behind its name."""
         return self.config.output_path.with_name(self.config.output_path.name + suffix)
+
+    @property
+    def carried_path(self) -> Path:
+        """Where rows are put into order while publishing."""
+        return self.config.output_path.with_name(f".{self.config.output_path.name}.carried")
 
     @property
     def previous_path(self) -> Path:
@@ -165,7 +174,7 @@ class Run:
         if self.model is None:
             log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
             self.model = load_model(self.files, self.device, self.dtype)
-        return make_engine(self.model, self.tokenizer.end_token_id, self.params, self.stats)
+        return make_engine(self.model, self.tokenizer, self.params, self.stats)
 
 
 def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
@@ -257,6 +266,12 @@ def open_checkpoint(run: Run) -> Checkpoint:
     for note in checkpoint.notes:
         log.warning("%s", note)
     return checkpoint
+
+
+def was_published(run: Run, run_id: str | None) -> bool:
+    """Say whether a run has published all its rows, though it has not come to its end."""
+    before = facts_or_none(run.config.published_path).get("summary", {})
+    return run_id is not None and before.get("run_id") == run_id and not before.get("pending")
 
 
 def stop_if_asked(run: Run, state: str) -> None:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,9 +14,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHea
 from enrich.engine import sampling
 from enrich.engine.cohorts import CohortBatch
 from enrich.engine.continuous import KINDS, ContinuousEngine, can_run
+from enrich.engine.files import find_model
 from enrich.engine.forward import Gpt2Forward, forward_of
-from enrich.engine.protocol import Engine, EngineStats, Request, SamplingParams
+from enrich.engine.loading import load_model
+from enrich.engine.protocol import Completion, Engine, EngineStats, Request, SamplingParams
 from enrich.engine.reference import ReferenceEngine
+from enrich.engine.stopping import StopStrings, cut_at
+from enrich.engine.tokenizer import Tokenizer
+from enrich.engine.waiting import Waiting
 from enrich.errors import TryAgain
 
 SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)
@@ -58,12 +63,62 @@ def make_engine(kind: type, model: torch.nn.Module, params: SamplingParams, stat
     return engine
 
 
-@pytest.mark.parametrize("params", [GREEDY, SAMPLED])
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED, replace(SAMPLED, min_p=0.05, no_repeat_ngram=2)])
 def test_the_tokens_are_those_of_the_reference_engine(model: torch.nn.Module, params: SamplingParams) -> None:
     requests = make_requests(120)
     expected = run(make_engine(ReferenceEngine, model, params), requests, 16)
     assert run(make_engine(ContinuousEngine, model, params), requests, 16) == expected
     assert {completion.finish_reason for completion in expected} == {"stop", "length"}
+
+
+def test_no_tokens_stand_twice_in_a_row_where_that_is_not_wanted(model: torch.nn.Module) -> None:
+    params = replace(GREEDY, max_new_tokens=48, no_repeat_ngram=2)
+    for one in run(make_engine(ContinuousEngine, model, params), make_requests(60), 32):
+        pairs = list(pairwise(one.token_ids))
+        assert len(set(pairs)) == len(pairs)
+
+
+@pytest.mark.parametrize("kind", [ReferenceEngine, ContinuousEngine])
+@pytest.mark.parametrize("name", ["tiny_gpt2", "tiny_llama"])
+def test_a_text_ends_with_the_token_that_completes_a_stop_string(
+    name: str, kind: type, request: pytest.FixtureRequest
+) -> None:
+    files = find_model(str(request.getfixturevalue(name)))
+    model, tokenizer = load_model(files, "cpu", "float32"), Tokenizer(files)
+    params = replace(SAMPLED, temperature=1.2, top_k=0, stop=("er", "\n"))
+
+    def write(stops: StopStrings | None) -> list[Completion]:
+        return run(kind(model, tokenizer.end_token_id, params, EngineStats(), stops), make_requests(80), 32)
+
+    plain, stopped = write(None), write(StopStrings.of(tokenizer, params))
+    found = 0
+    for whole, one in zip(plain, stopped, strict=True):
+        text = tokenizer.decode(one.token_ids)
+        assert whole.token_ids[: len(one.token_ids)] == one.token_ids
+        assert cut_at(text, params.stop) == cut_at(tokenizer.decode(whole.token_ids), params.stop)
+        if "er" in text or "\n" in text:
+            found += 1
+            assert one.finish_reason == "stop"
+            before = tokenizer.decode(one.token_ids[:-1])
+            assert "er" not in before and "\n" not in before
+        else:
+            assert one == whole
+    assert 5 < found < 75
+
+
+@pytest.mark.parametrize("kind", [ReferenceEngine, ContinuousEngine])
+def test_rows_that_come_while_others_finish_are_generated_too(kind: type, model: torch.nn.Module) -> None:
+    first = make_requests(100)
+    requests = list(first)
+    found = {}
+    for index, completion in make_engine(kind, model, SAMPLED).generate(requests, WIDTH, 64, lambda: False):
+        found[index] = completion
+        one = requests[index]
+        if one.attempt < 3 and one.seed % 3:
+            requests.append(replace(one, attempt=one.attempt + 1))
+    assert len(found) == len(requests) > 200
+    at_once = run(make_engine(kind, model, SAMPLED), requests, 64)
+    assert [found[index] for index in range(len(requests))] == at_once
 
 
 def test_five_hundred_ragged_prompts_have_the_reference_s_tokens(model: torch.nn.Module) -> None:
@@ -96,11 +151,11 @@ def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(
         def spy(logits: torch.Tensor, *rest: object, batch: CohortBatch = batch, bits: Any = bits) -> torch.Tensor:
             rows = [row for cohort in batch._cohorts for row in cohort.rows]
             for row, scores in zip(rows, logits, strict=True):
-                bits.setdefault(row.index, []).append(scores.numpy().tobytes())
+                bits.setdefault(row.request.seed, []).append(scores.numpy().tobytes())
             return draw(logits, *rest)
 
         monkeypatch.setattr(sampling, "draw", spy)
-        for _ in batch.run(deque(list(enumerate(requests))[::order]), lambda: False):
+        for _ in batch.run(Waiting(requests[::order]), lambda: False):
             pass
         seen.append(bits)
     torch.set_num_threads(before)

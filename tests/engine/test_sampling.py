@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import MinPLogitsWarper, NoRepeatNGramLogitsProcessor
 
 from enrich.engine.protocol import SamplingParams
-from enrich.engine.sampling import choose, draw, penalize, philox, uniform
+from enrich.engine.sampling import ban_repeats_, choose, draw, no_numbers, penalize, philox, uniform
+from enrich.errors import ModelError
 
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1.0)
 FREE = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
@@ -78,6 +80,28 @@ def test_top_p_keeps_the_token_that_crosses_the_line_and_always_the_first() -> N
     assert {pick(logits, u / 100, params) for u in range(100)} == {0}
 
 
+@pytest.mark.parametrize("min_p", [0.02, 0.2, 0.9])
+def test_min_p_keeps_what_transformers_keeps(min_p: float) -> None:
+    torch.manual_seed(3)
+    rows = torch.randn(5, 12) * 2
+    params = SamplingParams(temperature=0.7, top_k=0, top_p=1.0, repetition_penalty=1.0, min_p=min_p)
+    kept = MinPLogitsWarper(min_p)(None, rows / 0.7).isfinite()
+    for row, expected in zip(rows, kept, strict=True):
+        drawn = {pick(row.tolist(), u / 600, params) for u in range(600)}
+        assert drawn == set(torch.nonzero(expected).flatten().tolist())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_repeats_are_banned_as_transformers_bans_them(size: int) -> None:
+    torch.manual_seed(size)
+    generated = torch.randint(0, 5, (200, 12))
+    for length in range(13):
+        expected = NoRepeatNGramLogitsProcessor(size)(generated[:, :length], torch.zeros(200, 5))
+        assert ban_repeats_(torch.zeros(200, 5), generated[:, :length], size).equal(expected)
+        counts = torch.full((200,), length)
+        assert ban_repeats_(torch.zeros(200, 5), generated, size, counts).equal(expected)
+
+
 def test_the_largest_uniform_stays_inside_what_is_kept() -> None:
     params = SamplingParams(temperature=1.0, top_k=2, top_p=1.0, repetition_penalty=1.0)
     assert pick([5.0, 4.0, 3.0], 1 - 2**-53, params) == 1
@@ -118,3 +142,16 @@ def test_a_table_of_uniforms_holds_each_step_s() -> None:
     table = uniform(seeds[:, None], attempts[:, None], torch.arange(7))
     assert table.shape == (5, 7)
     assert all(torch.equal(table[:, step], uniform(seeds, attempts, step)) for step in range(7))
+
+
+@pytest.mark.parametrize("params", [GREEDY, FREE, SamplingParams(top_k=5, top_p=0.9)], ids=["greedy", "free", "top"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_are_an_error(params: SamplingParams, value: float) -> None:
+    logits = torch.randn(3, 40)
+    logits[0] = -torch.inf
+    logits[0, 7] = 1.0  # what is forbidden has no end downwards, and may
+    draw(logits.clone(), torch.rand(3, dtype=torch.float64), params)
+    logits[1, 9] = value
+    assert no_numbers(logits).tolist() == [False, True, False]
+    with pytest.raises(ModelError, match=r"NaN.*float32"):
+        draw(logits, torch.rand(3, dtype=torch.float64), params)

@@ -162,7 +162,7 @@ def test_words_put_where_the_model_had_none_are_kept(
 ) -> None:
     class Mute(continuous.ContinuousEngine):
         def generate(self, requests: Any, *_: Any):
-            yield from ((index, Completion((), "stop")) for index in range(len(requests)))
+            yield from ((index, Completion((), "stop")) for index, _ in enumerate(requests))
 
     monkeypatch.setattr(continuous, "ContinuousEngine", Mute)
     assert enrich(frame.head(3), max_quarantined="100%").quarantined == 3

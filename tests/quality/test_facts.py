@@ -46,6 +46,21 @@ BAG = row("PU Leather Handbag", color="Tan")
             row("Brass Spray Nozzle", material="brass"),
             "It slips on easily, while the natural copper construction lasts.",
         ),
+        (
+            "contradicted_material",
+            row("Paper Column Standing Lamp in White", material="rice paper and bamboo"),
+            "Transform your space with our Modern Creating Linen Night Chair. This sleek lamp glows.",
+        ),
+        (
+            "contradicted_material",
+            row("Cabinet Bar Pulls, 5 in Centers", material="zinc alloy"),
+            "Made of zinc alloy, these brushed linen bar pulls are at home in a garage.",
+        ),
+        (
+            "contradicted_count",
+            row("Offset Electric Guitar", details="22 frets; coil split"),
+            "This guitar features 22 frets and a tone that delights with its 20 frets.",
+        ),
         ("contradicted_color", row("Elm Wood Counter Stool", color="Weathered Gray"), "It comes in copper."),
         ("contradicted_color", LANTERN, "This green lantern glows at night."),
         ("contradicted_color", LANTERN, "A lantern for the porch. The color is white."),
@@ -87,6 +102,9 @@ def test_what_the_row_does_not_bear_out(rule: str, of: Product, text: str) -> No
         ("contradicted_material", row("Throw pillow", material="corduroy"), "This cotton pillow is soft."),
         # parts, other things and idioms
         ("contradicted_material", OAK, "The oak table has walnut legs."),
+        ("contradicted_material", row("Soy Jar Candle", material="soy wax"), "A soy wax candle, a glass jar candle."),
+        ("contradicted_material", OAK, "Our Oak Side Table goes with the Marble Hill Lamp."),
+        ("contradicted_count", row("Chest, 6 drawers"), "It has 6 drawers: 2 drawers above, 4 drawers below."),
         ("contradicted_material", OAK, "Set a wine glass on it and iron out the day."),
         ("contradicted_material", row("Rosewood Fingerboard Guitar"), "A maple neck meets the rosewood fingerboard."),
         ("unstated_material", LANTERN, "A metal lantern with a glass pane."),
@@ -95,6 +113,7 @@ def test_what_the_row_does_not_bear_out(rule: str, of: Product, text: str) -> No
         ("contradicted_color", LANTERN, "This lantern glows against white walls."),
         ("contradicted_color", SHEETS, "These blue sheets cool the bed."),
         ("contradicted_color", row("Multicolor Rug", color="Multicolor, blue"), "This red rug warms the floor."),
+        ("contradicted_color", row("Puzzle in White"), "See the colors of the Green Mountain State Puzzle."),
         ("contradicted_color", OAK, "This olive oil table keeps green tea warm."),
         ("unstated_color", SHEETS, "These navy sheets go with white noise."),
         # units, words for numbers, roundings
