@@ -111,7 +111,12 @@ class _nothing_touched:
 
     def __enter__(self) -> None:
         if not _nothing_touched.hooked:  # a hook stays for the life of the interpreter
-            for source in ("{{ title | lower | striptags }}{{ category.split() }}", "{{ title }}{{ 1 / 0 }}", "{{"):
+            for source in (
+                "{{ title | lower | striptags }}{{ category.split() }}",
+                "{{ title }}{{ 1 / 0 }}",
+                "{{ '\\n' }}",
+                "{{",
+            ):
                 with contextlib.suppress(ConfigError):  # what Jinja2 imports when something is wrong
                     compile_template(source, "warm")
             sys.addaudithook(_note)
