@@ -23,8 +23,9 @@ from enrich.errors import (
     ReconciliationError,
     TryAgain,
 )
+from enrich.keys import KeyMaker
 from enrich.output import read_facts
-from enrich.stages import setup
+from enrich.stages import setup, survey
 
 HOME = Path(__file__).parent.parent / "sample_catalogs" / "home.parquet"
 
@@ -91,6 +92,23 @@ def test_a_text_ends_before_a_stop_string(enrich, tmp_path: Path) -> None:
     assert written and not [text for text in written if "a" in text]
     assert "stop" in cut["generation"].struct.field("finish_reason").to_list()
     assert any("a" in text for text in whole if text)
+
+
+def test_keys_know_nothing_of_ways_of_drawing_that_are_off(enrich, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[set[str]] = []
+
+    class Spy(KeyMaker):
+        def __init__(self, model: str, sampling: Any, seed: int) -> None:
+            told.append(set(sampling))
+            super().__init__(model, sampling, seed)
+
+    monkeypatch.setattr(survey, "KeyMaker", Spy)
+    enrich(HOME, limit=3)
+    enrich(HOME, limit=3, min_p=0.1, fresh=True)
+    # Or texts of the version before would all be generated anew.
+    assert {"max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty"} <= told[0]
+    assert not {"min_p", "no_repeat_ngram", "stop"} & told[0]
+    assert told[1] == told[0] | {"min_p"}
 
 
 def test_another_seed_gives_other_texts(enrich, tmp_path: Path) -> None:

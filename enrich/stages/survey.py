@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Survey:
 def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
     """Read the catalog, key the rows that need a text, and find those that have one from before."""
     earlier = _earlier(run)
-    keys = KeyMaker(run.files.revision, asdict(run.params) | run.form, run.config.seed)
+    keys = KeyMaker(run.files.revision, run.config.sampling() | run.form, run.config.seed)
     marks, content_keys, edited = bytearray(), bytearray(), dict[int, int]()
     last_titled = ""  # id of the last row that had a title
     for _, products in run.catalog.batches():
