@@ -122,14 +122,15 @@ class Progress:
         ahead = work(rows, sum(count * self._weight(edge) for edge, count in self._waiting.items()))
         later = max(self._total - self._done - self._new - rows, 0)  # of windows that have not been looked at
         ahead += later / max(self._new, 1) * work(self._new, self._weights)
-        # Rows in flight are half done, as a rule, but the last ones of a bucket leave slots without work.
+        # Rows in flight are half done, as a rule; but the last ones of a bucket leave slots without work, and those of
+        # them that are tried again for long.
         flying = self._slots.active_slots if self._slots is not None else 0
         in_flight = work(flying, flying * self._weight(self._edge))
         # By the pace of the last third: a machine that others use as well is not as fast as it was.
         since = now - max((now - self._started) / 3, _SHORTEST_PACE)
         mark = next((mark for mark in reversed(self._marks) if mark[0] <= since), self._marks[0])
         done = work(self._new - mark[1], self._weights - mark[2]) + (0.0 if mark[1] else in_flight / 2)
-        return max(ahead - in_flight / 3, 0.0) * (now - mark[0]) / done if done else 0.0
+        return (ahead + in_flight / 3) * (now - mark[0]) / done if done else 0.0
 
     def _weight(self, edge: int) -> float:
         """Return what a row of a bucket costs beside its new tokens, or in all where that is known."""
