@@ -399,16 +399,11 @@ def _names_the_product(reading: Reading, mention: _Mention) -> bool:
     The name may be of two words, as the title's are, unless the first is a part that can be of another material.
     """
     nouns = _nouns(reading) - _OWN_NOUNS
-    first, second, third, *_ = [*reading.tokens[mention.end : mention.end + 3], "", "", ""]
-    if stem(first) in nouns and (not second or second in _BREAKS):
+    first, second, *_ = [*reading.tokens[mention.end : mention.end + 2], "", ""]
+    if first == "construction" or (stem(first) in nouns and (not second or second in _BREAKS)):
         return True
     title = tokens_of(reading.product.title)
-    return (
-        stem(second) in nouns
-        and (not third or third in _BREAKS)
-        and first not in _PARTS
-        and any(pair == (first, second) for pair in pairwise(title))
-    )
+    return stem(second) in nouns and first not in _PARTS and any(pair == (first, second) for pair in pairwise(title))
 
 
 _PARTS = frozenset(

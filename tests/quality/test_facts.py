@@ -44,6 +44,11 @@ BAG = row("PU Leather Handbag", color="Tan")
         (
             "contradicted_material",
             row("Brass Spray Nozzle", material="brass"),
+            "This brass nozzle is durable, while the natural copper construction ensures easy slipping.",
+        ),
+        (
+            "contradicted_material",
+            row("Brass Spray Nozzle", material="brass"),
             "It slips on easily, while the natural copper construction lasts.",
         ),
         (
@@ -54,7 +59,7 @@ BAG = row("PU Leather Handbag", color="Tan")
         (
             "contradicted_material",
             row("Cabinet Bar Pulls, 5 in Centers", material="zinc alloy"),
-            "Made of zinc alloy, these brushed linen bar pulls are at home in a garage.",
+            "These brushed zinc linen bar pulls handle small repairs.",
         ),
         (
             "contradicted_count",
