@@ -28,7 +28,7 @@ from enrich.errors import CatalogError
 
 _CSV_BLOCK = LONGEST_ROW  # which is the longest that Arrow reads
 _MOST_CELLS = 4 << 20  # of a Parquet file held at once: one of 10,000 columns is read a few hundred rows at a time
-_LONGEST_WAIT = 0.5  # seconds
+_LONGEST_WAIT = 5.0  # seconds: on a busy machine Arrow comes back for more late
 _DELIMITERS = ",;\t|"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # Put in a last row of its own behind the file, where it comes back as a row unless a quote was left open before it.
