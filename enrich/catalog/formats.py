@@ -10,11 +10,10 @@ import csv
 import hashlib
 import io
 import re
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute
@@ -23,12 +22,12 @@ import pyarrow.parquet as pq
 
 from enrich.catalog.amazon import AmazonSource, is_amazon
 from enrich.catalog.jsonl import JsonLinesSource
+from enrich.catalog.readahead import ReadAhead
 from enrich.catalog.streams import BATCH_ROWS, CHUNK, LONGEST_ROW, one_line, open_stream, short
 from enrich.errors import CatalogError
 
 _CSV_BLOCK = LONGEST_ROW  # which is the longest that Arrow reads
 _MOST_CELLS = 4 << 20  # of a Parquet file held at once: one of 10,000 columns is read a few hundred rows at a time
-_LONGEST_WAIT = 5.0  # seconds: on a busy machine Arrow comes back for more late
 _DELIMITERS = ",;\t|"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # Put in a last row of its own behind the file, where it comes back as a row unless a quote was left open before it.
@@ -277,23 +276,20 @@ class CsvSource:
             return "error"
 
         number = 2  # the header is row 1; blank lines are no rows
-        file = _Stoppable(self._marked_chunks())
+        reader = ReadAhead(self._marked_chunks(), _CSV_BLOCK, names, self.delimiter, refuse)
         try:
-            reader = pa.csv.open_csv(
-                file,
-                pa.csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
-                pa.csv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, invalid_row_handler=refuse),
-                pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
-            )
-            if reader.schema.names != names:
-                raise CatalogError(f"{self._path}, row 1: column names that can't be read; are their quotes closed?")
-            for block in reader:
-                whole = self._without_end_mark(block, number)
-                for start in range(0, len(whole), BATCH_ROWS):
-                    part = whole.slice(start, BATCH_ROWS)
-                    self._refuse_swallowed_rows(part, number)
-                    number += len(part)
-                    yield part
+            with reader:
+                if reader.names != names:
+                    raise CatalogError(
+                        f"{self._path}, row 1: column names that can't be read; are their quotes closed?"
+                    )
+                for block in reader:
+                    whole = self._without_end_mark(block, number)
+                    for start in range(0, len(whole), BATCH_ROWS):
+                        part = whole.slice(start, BATCH_ROWS)
+                        self._refuse_swallowed_rows(part, number)
+                        number += len(part)
+                        yield part
         except (pa.ArrowException, OSError, UnicodeError) as error:
             text = one_line(error)
             if "Empty CSV" in text:  # there are two lines at least, so the header's quote holds them all
@@ -304,8 +300,6 @@ class CsvSource:
                     " left open? Close or double it"
                 )
             raise CatalogError(fault or f"{self._path}, after row {number - 1}: {text}") from error
-        finally:
-            file.stop()
 
     def _open_quote(self, number: int | None) -> str:
         return f"{self._path}, row {number}: a quote mark opened there is never closed; close or double it"
@@ -347,54 +341,6 @@ class CsvSource:
         if any(name.startswith(" ") for name in self.schema.names):  # "id, title": its rows have the spaces too
             return True
         return 2 * sum(line.count(self.delimiter + " ") for line in lines) < sum(wanted)
-
-
-class _Chunks(io.RawIOBase):
-    """Chunks of bytes as a file that can be read."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
-        return count
-
-
-class _Stoppable(io.BufferedReader):
-    """A file that can be brought to its end from another thread.
-
-    Arrow reads ahead in a thread of its own, and goes on to when a row has been refused. An interpreter that ends
-    meanwhile dies of it, and its exit code with it.
-    """
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        super().__init__(_Chunks(chunks), CHUNK)
-        self._reading = threading.Lock()
-        self._is_stopped = False
-        self._at_end = threading.Event()
-
-    def read(self, size: int | None = -1) -> bytes:
-        with self._reading:
-            found = b"" if self._is_stopped else super().read(size)
-            if not found:
-                self._at_end.set()
-            return found
-
-    def stop(self) -> None:
-        """Let there be nothing more to read; wait until the reader has found that out, or has no wish to."""
-        with self._reading:
-            self._is_stopped = True
-        self._at_end.wait(_LONGEST_WAIT)
 
 
 def _sniff_delimiter(head: str) -> str:

@@ -235,7 +235,6 @@ def test_lines_without_an_end_are_refused_and_not_read_to_it(tmp_path: Path) -> 
         assert int(grown) < 150
 
 
-@pytest.mark.xfail(strict=False, reason="a known defect: on a busy machine one process in some ten still aborts")
 def test_a_refused_csv_ends_its_process_in_peace(tmp_path: Path) -> None:
     # Arrow's reader is far ahead, in a thread of its own, when the second row is refused.
     with gzip.open(tmp_path / "x.csv.gz", "wb", compresslevel=1) as file:
@@ -250,9 +249,11 @@ def test_a_refused_csv_ends_its_process_in_peace(tmp_path: Path) -> None:
         "except Exception as error:\n"
         "    sys.exit('row 2: 3 fields' in str(error) and 2)\n"
     )
-    for _ in range(5):
-        done = subprocess.run([sys.executable, "-c", program, tmp_path / "x.csv.gz"], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (2, "")
+    # Several at once: on an idle machine Arrow is quick enough for this to pass by luck.
+    command = [sys.executable, "-c", program, str(tmp_path / "x.csv.gz")]
+    for _ in range(3):
+        started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+        assert {(process.communicate()[1], process.returncode) for process in started} == {("", 2)}
 
 
 def test_a_short_bomb_of_many_rows_is_streamed(tmp_path: Path) -> None:
