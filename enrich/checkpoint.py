@@ -30,6 +30,7 @@ from enrich.generation import Outcome
 from enrich.outcomes import OUTCOME_SCHEMA, outcome_table
 
 PROGRESS = "progress.json"  # how far the run is, for `enrich status`; nothing depends on it
+_SURVEY = "survey.parquet"  # what was found out about the catalog; it spares a resumed run the time, no more
 _FORMAT = 2
 
 
@@ -56,7 +57,7 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
     num_done: int = 0  # rows committed or about to be
     _parts: list[_Part] = field(default_factory=list)
-    _done: bytearray = field(default_factory=bytearray)
+    _done: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # of each row, as far as any is
     _pending: list[Outcome] = field(default_factory=list)
     _committed_at: float = field(default_factory=time.monotonic)
 
@@ -116,12 +117,12 @@ class Checkpoint:
             if not path.is_file() or _hash(path) != part.blake2b:
                 self.notes.append(f"checkpoint part {path} is damaged or gone; its {part.rows} rows are done again")
                 continue
-            ordinals = pq.read_table(path, columns=["ordinal"])["ordinal"].to_pylist()
-            if any(self.is_done(ordinal) for ordinal in ordinals):
+            ordinals = pq.read_table(path, columns=["ordinal"])["ordinal"].to_numpy()
+            if self._done[ordinals[ordinals < len(self._done)]].any():
                 continue  # listed twice
             self._parts.append(part)
             self._mark(ordinals)
-        names = {part.name for part in self._parts} | {manifest.name, PROGRESS}
+        names = {part.name for part in self._parts} | {manifest.name, PROGRESS, _SURVEY}
         for path in self.directory.iterdir():
             if path.name not in names:
                 path.unlink()
@@ -169,19 +170,19 @@ class Checkpoint:
 
     def is_done(self, ordinal: int) -> bool:
         """Say whether the row has its outcome."""
-        return ordinal < len(self._done) and self._done[ordinal] == 1
+        return ordinal < len(self._done) and bool(self._done[ordinal])
 
     def done_mask(self, rows: int) -> np.ndarray:
         """Say of each of the first `rows` rows whether it has its outcome, in an array of bool."""
         done = np.zeros(rows, bool)
-        known = np.frombuffer(bytes(self._done[:rows]), np.uint8)
+        known = self._done[:rows]
         done[: len(known)] = known
         return done
 
     def add(self, outcome: Outcome) -> None:
         """Take a finished row; commit if enough of them, or enough time, have gathered."""
         self._pending.append(outcome)
-        self._mark([outcome.ordinal])
+        self._mark(np.array([outcome.ordinal]))
         if len(self._pending) >= self.commit_rows or time.monotonic() - self._committed_at >= self.commit_seconds:
             self.commit()
 
@@ -218,12 +219,27 @@ class Checkpoint:
         for part in sorted(self._parts, key=lambda part: part.first):
             yield pq.read_table(self.directory / part.name, schema=OUTCOME_SCHEMA)
 
-    def _mark(self, ordinals: list[int]) -> None:
-        longest = max(ordinals, default=-1)
+    @property
+    def has_survey(self) -> bool:
+        """Whether there is a survey beside the parts."""
+        return (self.directory / _SURVEY).is_file()
+
+    def keep_survey(self, table: pa.Table) -> None:
+        """Put a survey beside the parts, so that the run that goes on from here need not make it again."""
+        path = self.directory / _SURVEY
+        temporary = path.with_suffix(".tmp")
+        durable.write_table(table, temporary)
+        durable.publish(temporary, path)
+
+    def read_survey(self) -> pa.Table:
+        """Return the survey. Raises OSError or ArrowException if it is damaged."""
+        return pq.read_table(self.directory / _SURVEY, page_checksum_verification=True)
+
+    def _mark(self, ordinals: np.ndarray) -> None:
+        longest = int(ordinals.max(initial=-1))
         if longest >= len(self._done):
-            self._done.extend(bytes(max(longest + 1 - len(self._done), len(self._done))))
-        for ordinal in ordinals:
-            self._done[ordinal] = 1
+            self._done = np.pad(self._done, (0, max(longest + 1 - len(self._done), len(self._done))))
+        self._done[ordinals] = True
         self.num_done += len(ordinals)
 
     def remove(self) -> None:

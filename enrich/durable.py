@@ -46,7 +46,7 @@ def write_table(table: Any, path: Path) -> None:
     """Write an Arrow table as Parquet; after an error nothing is left of it."""
     import pyarrow.parquet as pq
 
-    writer = pq.ParquetWriter(path, table.schema, compression="zstd")
+    writer = pq.ParquetWriter(path, table.schema, compression="zstd", write_page_checksum=True)
     try:
         writer.write_table(table)
         writer.close()

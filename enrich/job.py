@@ -45,7 +45,7 @@ from enrich.stages.setup import (
     prepare,
     was_published,
 )
-from enrich.stages.survey import survey_catalog
+from enrich.stages.survey import keep_survey, survey_catalog
 from enrich.summary import Summary, total
 from enrich.usage import total_usage
 
@@ -73,6 +73,7 @@ def run(
         checkpoint = open_checkpoint(run)
         survey = survey_catalog(run, checkpoint)
         with checkpoint:
+            keep_survey(survey, checkpoint)
             resumed = checkpoint.num_done
             if resumed:
                 log.info("resuming: %s rows found done in %s", f"{resumed:,}", checkpoint.directory)

@@ -18,23 +18,38 @@ _DIGEST_BYTES = 16
 
 def digest(parts: Iterable[str | bytes]) -> str:
     """Hash the parts to 32 hex digits, their lengths included, so that ("ab", "c") and ("a", "bc") differ."""
-    raws = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts]
-    framed = b"".join(piece for raw in raws for piece in (len(raw).to_bytes(8, "little"), raw))
+    framed = b"".join(_framed(_bytes_of(part)) for part in parts)
     return hashlib.blake2b(framed, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-class KeyMaker:
-    """Makes the keys of one run's rows.
+def _bytes_of(part: str | bytes) -> bytes:
+    return part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
+
+
+def _framed(raw: bytes) -> bytes:
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def key_of_run(model: str, sampling: Mapping[str, Any], seed: int) -> str:
+    """Return what is in the keys of all rows of a run.
 
     `model` is the fingerprint of the weights and the tokenizer, `sampling` the parameters of generation.
     """
+    return digest([model, json.dumps(sampling, sort_keys=True), str(seed)])
 
-    def __init__(self, model: str, sampling: Mapping[str, Any], seed: int) -> None:
-        self._run = digest([model, json.dumps(sampling, sort_keys=True), str(seed)])
 
-    def content_key(self, product_id: str, prompt: str) -> str:
+class KeyMaker:
+    """Makes the keys of one run's rows."""
+
+    def __init__(self, run: str) -> None:
+        """Take what `key_of_run` has returned."""
+        self._begun = hashlib.blake2b(_framed(run.encode()), digest_size=_DIGEST_BYTES)
+
+    def content_key(self, product_id: str, prompt: str) -> bytes:
         """Return what the keys of all rows with this id and prompt are made from; `row_keys` tells them apart."""
-        return digest([self._run, product_id, prompt])
+        hashed = self._begun.copy()
+        hashed.update(_framed(_bytes_of(product_id)) + _framed(_bytes_of(prompt)))
+        return hashed.digest()
 
 
 def row_keys(content_keys: bytes | bytearray) -> bytearray:
@@ -51,9 +66,12 @@ def row_keys(content_keys: bytes | bytearray) -> bytearray:
     numbers = np.empty(len(order), dtype=np.int64)
     numbers[order] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
     keys = bytearray()
+    width = 2 * _DIGEST_BYTES
+    length, first = _framed(bytes(width))[:-width], _framed(b"0")
     for place, number in enumerate(numbers.tolist()):
-        content_key = content_keys[_DIGEST_BYTES * place : _DIGEST_BYTES * (place + 1)].hex()
-        keys += bytes.fromhex(digest([content_key, str(number)]))
+        content_key = content_keys[_DIGEST_BYTES * place : _DIGEST_BYTES * (place + 1)].hex().encode()
+        framed = length + content_key + (_framed(b"%d" % number) if number else first)  # as `digest` of the two
+        keys += hashlib.blake2b(framed, digest_size=_DIGEST_BYTES).digest()
     return keys
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, nodes
+from jinja2 import Environment, StrictUndefined, Template, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
+from jinja2.filters import do_lower
+from jinja2.nodes import EvalContext
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from enrich.errors import ConfigError
@@ -58,10 +62,32 @@ class Wording:
         return f"{self.system}\0{text}" if self.system else text
 
 
+class _Context(Context):
+    """Jinja2's variables of one rendering, without what prompts have no use for: that took a third of a rendering."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        parent: dict[str, Any],
+        name: str | None,
+        blocks: Mapping[str, Any],  # noqa: ARG002
+        globals: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> None:
+        assert isinstance(environment, _Sandbox)
+        self.environment, self.parent, self.name, self.eval_ctx = environment, parent, name, environment.evaluation
+        self.vars, self.exported_vars, self.globals_keys, self.blocks = {}, set(), set(), {}
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Jinja2's sandbox, which is not asked about an attribute's name and value: they took half of a rendering."""
 
     intercepted_binops = frozenset({"%"})
+    context_class = _Context
+
+    @cached_property
+    def evaluation(self) -> EvalContext:
+        """The escaping of all renderings: none."""
+        return EvalContext(self)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if isinstance(left, str):
@@ -106,7 +132,7 @@ def compile_template(source: str, name: str) -> Template:
     environment.globals.clear()  # range, cycler and the like: a prompt has no use for them
     for refused in _REFUSED_FILTERS:
         del environment.filters[refused]
-    environment.filters[_TURNS] = _turns
+    environment.filters |= {_TURNS: _turns, "lower": _lower}
     try:
         parsed = environment.parse(source)
         _check_syntax(parsed)
@@ -195,6 +221,11 @@ def _turns(items: Iterable[Any]) -> list[Any]:
     return taken
 
 
+def _lower(value: Any) -> str:
+    """Do what Jinja2's filter does, in half the time for texts."""
+    return value.lower() if type(value) is str else do_lower(value)
+
+
 def read_template(path: Path) -> str:
     """Read a template file and check it; raises ConfigError naming the file."""
     try:
@@ -211,9 +242,9 @@ def render(template: Template, product: Product) -> str:
     Raises ConfigError, naming the template, for whatever an expression in it can raise: its author's to mend.
     """
     try:
-        return template.render(
-            id=product.id, title=product.title, category=product.category, attributes=product.attributes
-        ).strip()
+        known = {"id": product.id, "title": product.title, "category": product.category}
+        context = template.new_context(known | {"attributes": product.attributes}, shared=True)
+        return "".join(template.root_render_func(context)).strip()
     except Exception as error:
         raise ConfigError(
             f"template {template.name} fails for {product.title!r} with {len(product.attributes)} attributes: {error};"

@@ -23,9 +23,9 @@ from enrich.errors import (
     ReconciliationError,
     TryAgain,
 )
-from enrich.keys import KeyMaker
+from enrich.keys import key_of_run
 from enrich.output import read_facts
-from enrich.stages import setup, survey
+from enrich.stages import setup, surveyor
 
 HOME = Path(__file__).parent.parent / "sample_catalogs" / "home.parquet"
 
@@ -97,12 +97,11 @@ def test_a_text_ends_before_a_stop_string(enrich, tmp_path: Path) -> None:
 def test_keys_know_nothing_of_ways_of_drawing_that_are_off(enrich, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[set[str]] = []
 
-    class Spy(KeyMaker):
-        def __init__(self, model: str, sampling: Any, seed: int) -> None:
-            told.append(set(sampling))
-            super().__init__(model, sampling, seed)
+    def spy(model: str, sampling: Any, seed: int) -> str:
+        told.append(set(sampling))
+        return key_of_run(model, sampling, seed)
 
-    monkeypatch.setattr(survey, "KeyMaker", Spy)
+    monkeypatch.setattr(surveyor, "key_of_run", spy)
     enrich(HOME, limit=3)
     enrich(HOME, limit=3, min_p=0.1, fresh=True)
     # Or texts of the version before would all be generated anew.

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enrich.keys import KeyMaker, digest, row_keys, seed_of
+from enrich.keys import KeyMaker, digest, key_of_run, row_keys, seed_of
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines may be busy
 
@@ -18,12 +18,12 @@ rows = st.lists(st.tuples(st.sampled_from(["", "1", "2", "a"]), st.sampled_from(
 
 
 def maker(model: str = "m", sampling: dict[str, Any] | None = None, seed: int = 0) -> KeyMaker:
-    return KeyMaker(model, SAMPLING if sampling is None else sampling, seed)
+    return KeyMaker(key_of_run(model, SAMPLING if sampling is None else sampling, seed))
 
 
 def keys_of(some: list[tuple[str, str]], **settings: Any) -> list[str]:
     keys = maker(**settings)
-    made = row_keys(b"".join(bytes.fromhex(keys.content_key(*row)) for row in some))
+    made = row_keys(b"".join(keys.content_key(*row) for row in some))
     return [made[start : start + 16].hex() for start in range(0, len(made), 16)]
 
 

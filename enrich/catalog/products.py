@@ -80,6 +80,16 @@ class Products(Sequence[Product]):
         """The existing descriptions exactly as they stand in the source, empty where there is none worth the name."""
         return self._descriptions()
 
+    def _cells(self, name: str, chosen: pa.Array | None) -> list[str]:
+        """Return some rows' ids, titles or descriptions, from the whole column if that is wanted or has been read."""
+        if chosen is None:
+            whole: list[str] = getattr(self, name)
+            return whole
+        if name in vars(self):
+            return [getattr(self, name)[row] for row in chosen.to_pylist()]
+        read = {"ids": self._ids, "titles": self._titles, "descriptions": self._descriptions}
+        return read[name](chosen)
+
     def _ids(self, chosen: pa.Array | None = None) -> list[str]:
         return [_text(value) for value in self._values(self._roles.id, chosen)]
 
@@ -107,11 +117,9 @@ class Products(Sequence[Product]):
         """Return the products of some rows of the batch."""
         if not len(rows):
             return []
-        if len(rows) == len(self):
-            chosen, ids, titles, descriptions = None, self.ids, self.titles, self.descriptions
-        else:
-            chosen = pa.array(rows, pa.int64())
-            ids, titles, descriptions = self._ids(chosen), self._titles(chosen), self._descriptions(chosen)
+        chosen = None if len(rows) == len(self) else pa.array(rows, pa.int64())
+        ids, titles = self._cells("ids", chosen), self._cells("titles", chosen)
+        descriptions = self._cells("descriptions", chosen)
         roles = self._roles
         categories = self._values(roles.category, chosen)
         general = self._values(roles.general_category, chosen)
@@ -127,7 +135,7 @@ class Products(Sequence[Product]):
                     id=ids[place],
                     title=titles[place],
                     category=_category(categories[place]) or _category(general[place]),
-                    attributes=tuple(_attributes(named)),
+                    attributes=_attributes(named),
                     description=descriptions[place],
                 )
             )
@@ -203,6 +211,8 @@ _known_path = lru_cache(_MOST_REMEMBERED)(_path)
 
 
 def _description(value: Any) -> str:
+    if value is None:
+        return ""
     text = "\n".join(str(item) for item in value if item) if isinstance(value, list) else _raw(value)
     return "" if is_placeholder(clean(text)) else text
 
@@ -211,18 +221,21 @@ def _raw(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else _text(value)
 
 
-def _attributes(named: list[tuple[str, Any]]) -> Iterator[Attribute]:
-    """Yield the attributes that have a value, columns that hold several of them taken apart."""
-    seen = set()
+def _attributes(named: list[tuple[str, Any]]) -> tuple[Attribute, ...]:
+    """Return the attributes that have a value, columns that hold several of them taken apart."""
+    names: set[str] = set()
+    found: list[Attribute] = []
     for label, value in named:
         if value is None:
             continue
         for attribute in _known_cell(label, value) if _is_short(value) else _cell(label, value):
-            if attribute not in seen:
-                seen.add(attribute)
-                yield attribute
-                if len(seen) == _MOST_ATTRIBUTES:
-                    return
+            # Most names come once, and need not be compared with their values.
+            if attribute.name not in names or attribute not in found:
+                names.add(attribute.name)
+                found.append(attribute)
+                if len(found) == _MOST_ATTRIBUTES:
+                    return tuple(found)
+    return tuple(found)
 
 
 def _cell(label: str, value: Any) -> tuple[Attribute, ...]:

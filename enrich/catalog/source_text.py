@@ -16,7 +16,6 @@ _MARKUP = re.compile(
     r"|<!\[CDATA\[|<![a-zA-Z\[][^<>]*+>|<\?[a-zA-Z][^<>]*+>"
 )
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
-_SPACE = re.compile(r"\s+")
 _JOINERS = re.compile(r"([\u200c\u200d])[\u200c\u200d]+")
 _LONE_JOINER = re.compile(r"(?<![^\x00-\x7f\s])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\s])")
 # Times that markup may have been escaped: once is HTML in a spreadsheet, twice has been seen, the third costs nothing.
@@ -57,10 +56,14 @@ def clean(text: str) -> str:
             text = _ENTITY.sub(_character, text)
         if text == before:
             break
-    text = _SPACE.sub(" ", text)  # first, so that a text of several lines need not be looked at character by character
+    text = _folded(text)  # first, so that a text of several lines need not be looked at character by character
     if not (text.isascii() and text.isprintable()):
-        text = _SPACE.sub(" ", _without_invisible(text))
-    return text.strip()
+        text = _folded(_without_invisible(text))
+    return text
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
 
 
 def is_placeholder(text: str) -> bool:

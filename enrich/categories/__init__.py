@@ -6,7 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ _KEYS = {
     "rules": "a table",
 }
 _NEEDED = ("name", "aliases", "attributes")
+
+# Rows mostly have the same few sets of attributes; where they don't, this is what is remembered of them.
+_MOST_ORDERS = 4096
 
 Rules = Mapping[str, str | int]
 
@@ -50,13 +53,29 @@ class Category:
 
     def arrange(self, product: Product) -> Product:
         """Put the attributes that this category names first, in its order; the others stay as they were."""
-        rank = self._rank
-        arranged = tuple(sorted(product.attributes, key=lambda a: rank.get(a.name.lower(), len(rank))))
-        return product if arranged == product.attributes else replace(product, attributes=arranged)
+        attributes = product.attributes
+        names = tuple([attribute.name for attribute in attributes])
+        if names not in self._orders:
+            if len(self._orders) >= _MOST_ORDERS:
+                self._orders.clear()
+            rank = self._rank
+            order = sorted(range(len(names)), key=lambda place: rank.get(names[place].lower(), len(rank)))
+            self._orders[names] = None if order == sorted(order) else tuple(order)
+        wanted = self._orders[names]
+        if wanted is None:
+            return product
+        arranged = tuple([attributes[place] for place in wanted])
+        # In half the time that `replace` takes.
+        return Product(product.ordinal, product.id, product.title, product.category, arranged, product.description)
 
     @cached_property
     def _rank(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.attributes)}
+
+    @cached_property
+    def _orders(self) -> dict[tuple[str, ...], tuple[int, ...] | None]:
+        """By the names of attributes as they come, their places in the order wanted; None if that is how they come."""
+        return {}
 
 
 class Categories:
@@ -68,6 +87,7 @@ class Categories:
 
     def __init__(self, template: str | None = None, directory: Path | None = None) -> None:
         """Read the files. Raises ConfigError, naming the file, for the first that is not as it should be."""
+        self.template = template
         files = category_files(directory)
         data = {path.stem: read_category(path) for path in files}
         default = data[_DEFAULT]

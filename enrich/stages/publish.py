@@ -36,7 +36,8 @@ from enrich.output import OutputWriter, facts_or_none
 from enrich.quality import NEAR_DUPLICATE, Duplicates
 from enrich.quarantine import QuarantineWriter
 from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked, was_published
-from enrich.stages.survey import DESCRIBED, Survey
+from enrich.stages.survey import Survey
+from enrich.stages.surveyor import DESCRIBED
 from enrich.summary import Summary
 from enrich.versions import versions
 

@@ -6,20 +6,21 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 import enrich
 from enrich.checkpoint import Checkpoint
-from enrich.errors import CatalogError
-from enrich.keys import KeyMaker, row_keys
+from enrich.errors import CatalogError, one_line
+from enrich.keys import row_keys
 from enrich.output import facts_or_none
 from enrich.reuse import Carried, Earlier, WantedRows
 from enrich.stages.setup import LEFT_BEHIND, Run, stop_if_asked
+from enrich.stages.survey_crew import survey_batches
+from enrich.stages.surveyor import VARIANT, Instructions, is_kept, needs_text
 
 log = logging.getLogger("enrich")
 
-
-# What was found of a row, as bits of a byte.
-TITLED, DESCRIBED, VARIANT = 1, 2, 4
+_KEPT_SCHEMA = pa.schema([pa.field("marks", pa.uint8(), nullable=False), pa.field("key", pa.binary(16))])
 
 
 @dataclass(frozen=True)
@@ -51,61 +52,77 @@ class Survey:
 
 
 def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
-    """Read the catalog, key the rows that need a text, and find those that have one from before."""
+    """Read the catalog, key the rows that need a text, and find those that have one from before.
+
+    A run that goes on where one was broken off finds marks and keys with its checkpoint.
+    """
     earlier = _earlier(run)
-    keys = KeyMaker(run.files.revision, run.config.sampling() | run.form, run.config.seed)
-    marks, content_keys, edited = bytearray(), bytearray(), dict[int, int]()
-    last_titled = ""  # id of the last row that had a title
-    for _, products in run.catalog.batches():
-        stop_if_asked(run, "nothing was generated yet")
-        found = bytearray()
-        for product_id, title, description in zip(products.ids, products.titles, products.descriptions, strict=True):
-            if title:
-                last_titled = product_id
-            # As shop exports have it: the product's first row has its title, one more stands for each variant.
-            is_variant = not title and product_id and product_id == last_titled
-            found.append(TITLED * bool(title) | DESCRIBED * bool(description) | VARIANT * bool(is_variant))
-        marks += found
-        for product in products.at(np.flatnonzero(_is_wanted(run, np.frombuffer(found, np.uint8)))):
-            arranged = run.categories.of(product).arrange(product)
-            content_keys += bytes.fromhex(keys.content_key(product.id, run.wording(product).all_of(arranged)))
-            position = earlier.edited_position(product.id)
-            if position is not None:
-                edited[product.ordinal] = position
-    return _surveyed(run, checkpoint, earlier, np.frombuffer(marks, np.uint8), row_keys(content_keys), edited)
-
-
-def _is_kept(run: Run, marks: np.ndarray) -> np.ndarray:
-    return (marks & DESCRIBED > 0) & (not run.config.overwrite)
-
-
-def _is_wanted(run: Run, marks: np.ndarray) -> np.ndarray:
-    is_wanted: np.ndarray = (marks & TITLED > 0) & ~_is_kept(run, marks)
-    return is_wanted
-
-
-def _surveyed(
-    run: Run,
-    checkpoint: Checkpoint,
-    earlier: Earlier,
-    marks: np.ndarray,
-    keys: bytearray,
-    edited: dict[int, int],
-) -> Survey:
-    wanted = WantedRows(np.flatnonzero(_is_wanted(run, marks)), keys)
-    carried = earlier.match(wanted, edited)
+    marks, keys = _kept(run, checkpoint) or _read(run)
+    wanted = WantedRows(np.flatnonzero(needs_text(marks, overwrite=run.config.overwrite)), keys)
+    carried = earlier.match(wanted, _edited(run, earlier, wanted))
     if lost := earlier.num_edited - len(carried.edited):
         log.warning("%s texts that were edited in the published file belong to no row of the catalog now", f"{lost:,}")
     is_done = checkpoint.done_mask(len(marks))
     carried = carried.without(is_done[carried.ordinals])
-    is_kept = _is_kept(run, marks)
-    is_waiting = ~is_kept & ~is_done
+    keeps = is_kept(marks, overwrite=run.config.overwrite)
+    is_waiting = ~keeps & ~is_done
     is_waiting[carried.ordinals] = False
     log.info(
         "%s rows: %s to do, %s found from before, %s keep their description",
-        *(f"{number:,}" for number in (len(marks), len(wanted) - len(carried), len(carried), int(is_kept.sum()))),
+        *(f"{number:,}" for number in (len(marks), len(wanted) - len(carried), len(carried), int(keeps.sum()))),
     )
-    return Survey(marks, is_kept, wanted, carried, np.flatnonzero(is_waiting))
+    return Survey(marks, keeps, wanted, carried, np.flatnonzero(is_waiting))
+
+
+def keep_survey(survey: Survey, checkpoint: Checkpoint) -> None:
+    """Put marks and keys beside the checkpoint's parts, unless they are there or nothing is to be generated."""
+    if checkpoint.has_survey or not survey.to_do:
+        return
+    keys = pa.py_buffer(survey.wanted.keys)
+    each = pa.FixedSizeBinaryArray.from_buffers(_KEPT_SCHEMA.field("key").type, len(survey.wanted), [None, keys])
+    places = np.full(survey.rows, -1)
+    places[survey.wanted.ordinals] = np.arange(len(survey.wanted))
+    columns = [pa.array(survey.marks), each.take(pa.array(places, mask=places < 0))]
+    checkpoint.keep_survey(pa.Table.from_arrays(columns, schema=_KEPT_SCHEMA))
+
+
+def _kept(run: Run, checkpoint: Checkpoint) -> tuple[np.ndarray, bytes] | None:
+    if not checkpoint.has_survey:
+        return None
+    try:
+        table = checkpoint.read_survey().cast(_KEPT_SCHEMA)
+        marks, keys = table["marks"].to_numpy(), table["key"].combine_chunks().drop_null()
+        if int(needs_text(marks, overwrite=run.config.overwrite).sum()) != len(keys):
+            raise ValueError("rows and keys do not fit together")
+    except (OSError, pa.ArrowException, ValueError) as error:
+        log.warning("%s: the survey is damaged (%s); the catalog is read again", checkpoint.directory, one_line(error))
+        return None
+    return marks, b"".join(keys.to_pylist())
+
+
+def _read(run: Run) -> tuple[np.ndarray, bytearray]:
+    """Return each row's marks, and the keys of those that need a text."""
+    marks, content_keys = bytearray(), bytearray()
+    last_titled = ""
+    for found in survey_batches(Instructions.of(run), run.catalog.batches()):
+        stop_if_asked(run, "nothing was generated yet")
+        marks += found.behind(last_titled)
+        content_keys += found.keys
+        last_titled = last_titled if found.last_titled is None else found.last_titled
+    return np.frombuffer(marks, np.uint8), row_keys(content_keys)
+
+
+def _edited(run: Run, earlier: Earlier, wanted: WantedRows) -> dict[int, int]:
+    """Return, by ordinal, where an earlier text stands that a person has written for a product of the same id."""
+    edited: dict[int, int] = {}
+    for _, products in run.catalog.batches() if earlier.num_edited else ():
+        stop_if_asked(run, "nothing was generated yet")
+        begin, end = np.searchsorted(wanted.ordinals, [products.first, products.first + len(products)])
+        for ordinal in wanted.ordinals[begin:end].tolist():
+            position = earlier.edited_position(products.ids[ordinal - products.first])
+            if position is not None:
+                edited[ordinal] = position
+    return edited
 
 
 def _earlier(run: Run) -> Earlier:
