@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -26,16 +25,21 @@ OUTCOME_SCHEMA = pa.schema(
 
 def outcome_table(outcomes: Sequence[Outcome]) -> pa.Table:
     """Return outcomes as a table, in the order in which they are given."""
-    rows = [
-        {
-            "ordinal": o.ordinal,
-            "text": o.text,
-            "generation": asdict(o.generation),
-            "attempts": list(map(_attempt_row, o.attempts)) or None,
-        }
-        for o in outcomes
+    # Columns, not rows: `asdict` would copy every value that it comes by.
+    records = [outcome.generation for outcome in outcomes]
+    columns = [
+        pa.array([outcome.ordinal for outcome in outcomes], pa.int64()),
+        pa.array([outcome.text for outcome in outcomes], pa.string()),
+        pa.StructArray.from_arrays(
+            [pa.array([getattr(record, field.name) for record in records], field.type) for field in GENERATION_TYPE],
+            fields=list(GENERATION_TYPE),
+        ),
+        pa.array(
+            [list(map(_attempt_row, outcome.attempts)) or None for outcome in outcomes],
+            OUTCOME_SCHEMA.field("attempts").type,
+        ),
     ]
-    return pa.Table.from_pylist(rows, OUTCOME_SCHEMA)
+    return pa.Table.from_arrays(columns, schema=OUTCOME_SCHEMA)
 
 
 def read_outcomes(table: pa.Table) -> Iterator[Outcome]:
