@@ -94,13 +94,15 @@ class CannedEngine:
 
         self._begin()
         for index, request in enumerate(requests):
+            tokens = len(request.prompt_token_ids)
+            self.stats.count(tokens, tokens, min(tokens, 56), min(tokens, 56))
             yield index, Completion(request.prompt_token_ids[-56:], "stop")
 
 
-def run_once(catalog: Path, rows: int, case: str) -> None:
+def run_once(catalog: Path, rows: int, case: str, until: float) -> None:
     """Run, or break off in the middle, or go on from there; print what it took, and until when it began to generate."""
     from enrich import RunConfig, run
-    from enrich.errors import Interrupted
+    from enrich.errors import Interrupted, TryAgain
     from enrich.stages import setup
 
     stages = watch_stages()
@@ -125,15 +127,16 @@ def run_once(catalog: Path, rows: int, case: str) -> None:
             tell(f"{case}: begins to generate")
 
     setup.Run.engine = property(lambda self: CannedEngine(self.stats, begin))  # type: ignore[assignment]
-    config = RunConfig(str(catalog), fresh=True, restart=case == "whole", **OPTIONS)
+    part = {"max_time": "90s", "publish_partial": True} if case == "publish a part" else {}
+    config = RunConfig(str(catalog), fresh=True, restart=case == "whole", **OPTIONS, **part)
     crowd = Crowd()
     checkpoint = config.output_path.with_name(config.output_path.name + ".checkpoint")
 
     def should_stop() -> int:
-        is_far = case == "break off" and sum(1 for _ in checkpoint.glob("part-*")) * config.commit_rows * 2 > rows
+        is_far = case == "break off" and sum(1 for _ in checkpoint.glob("part-*")) * config.commit_rows > until * rows
         return signal.SIGTERM if is_far else 0
 
-    with suppress(Interrupted):
+    with suppress(Interrupted, TryAgain):
         run(config, show_bar=False, should_stop=should_stop)
     tell(case)
 
@@ -166,21 +169,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="10000,100000,1000000", help="sizes, comma-separated")
     parser.add_argument("--format", choices=["parquet", "csv"], default="parquet")
-    parser.add_argument("--cases", default="whole,break off,go on")
+    parser.add_argument("--cases", default="whole,break off,go on", help="also: publish a part")
     parser.add_argument("--directory", type=Path, help="keep the files here")
+    parser.add_argument("--until", type=float, default=0.5, help="share of the rows after which a run is broken off")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
-        run_once(Path(arguments.run[0]), int(arguments.run[1]), arguments.run[2])
+        run_once(Path(arguments.run[0]), int(arguments.run[1]), arguments.run[2], arguments.until)
         return
     with tempfile.TemporaryDirectory() as temporary:
+        os.environ["XDG_CACHE_HOME"] = temporary  # the speeds of an engine that is none are for nobody
         directory = arguments.directory or Path(temporary)
         for rows in map(int, arguments.rows.split(",")):
             catalog = directory / f"{rows}.{arguments.format}"
             if not catalog.exists():
                 make_catalog(catalog, rows)
             for case in arguments.cases.split(","):
-                subprocess.run([sys.executable, __file__, "--run", str(catalog), str(rows), case], check=True)
+                command = [sys.executable, __file__, "--until", str(arguments.until), "--run", str(catalog), str(rows)]
+                subprocess.run([*command, case], check=True)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ def read_speed(kind: str) -> Speed | None:
     by_edge = read_usage(found.get("buckets"))
     other = found.get("other_seconds")
     speed = Speed(by_edge, float(other) if isinstance(other, int | float) else 0.0)
-    return speed if speed.total.rows else None
+    whole = speed.total  # of a file that somebody else has written, any of these may be what no run has taken
+    return speed if min(whole.rows, whole.texts, whole.prefill_positions, whole.seconds) > 0 else None
 
 
 def note_speed(kind: str, buckets: list[dict[str, Any]], other_seconds: float) -> None:
