@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,14 @@ def test_a_crew_left_in_the_midst_of_it_is_gone(tmp_path: Path, monkeypatch: pyt
     for process in processes:
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_process_whose_starter_is_killed_ends_without_a_word(tmp_path: Path, lines: int) -> None:
+    told = instructions(catalog_of(tmp_path / "shop.parquet")).as_json() + "\n" if lines else ""
+    command = [sys.executable, "-m", "enrich.stages.survey_crew"]
+    done = subprocess.run(command, input=told.encode() + b"\xff\xff\xff\xff" * lines, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def break_off(enrich: Callable[..., Any]) -> None:

@@ -19,6 +19,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -178,17 +179,24 @@ class _Member:
 
 
 def main() -> None:
-    """Survey the batches that come through standard input; whoever sends them also stops this process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group
-    surveyor: Surveyor | None = None
-    instructions = Instructions.from_json(sys.stdin.buffer.readline().decode())
-    batches = pa.ipc.open_stream(sys.stdin.buffer)
-    writer = pa.ipc.new_stream(sys.stdout.buffer, _FOUND)
+    """Survey the batches that come through standard input, until that ends, in the midst of something if need be."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group, and for who has started this to answer
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    with suppress(EOFError, OSError, StopIteration, pa.ArrowInvalid):
+        _serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+def _serve(told: BinaryIO, tell: BinaryIO) -> None:
+    line = told.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    instructions, surveyor = Instructions.from_json(line.decode()), None
+    batches = pa.ipc.open_stream(told)
+    writer = pa.ipc.new_stream(tell, _FOUND)
     while True:
-        try:
-            batch, metadata = batches.read_next_batch_with_custom_metadata()
-        except StopIteration:
-            return
+        batch, metadata = batches.read_next_batch_with_custom_metadata()
         found: dict[str, object] = dict.fromkeys(_FOUND.names)
         try:
             surveyor = surveyor or Surveyor(instructions)
@@ -199,7 +207,7 @@ def main() -> None:
         except Exception:
             found |= {"error": traceback.format_exc()}
         writer.write_batch(pa.RecordBatch.from_pylist([found], _FOUND))
-        sys.stdout.buffer.flush()
+        tell.flush()
 
 
 if __name__ == "__main__":
