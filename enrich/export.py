@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+from enrich.batch_size import rows_at_once
 from enrich.durable import aside
 from enrich.errors import CatalogError, ConfigError
 from enrich.output import facts_or_none
@@ -44,7 +45,7 @@ def export(output: Path, file: Path, *, statuses: Collection[str] = (), generati
 
 
 def _batches(source: pq.ParquetFile, statuses: Collection[str], generation: bool) -> Iterator[pa.RecordBatch]:
-    for batch in source.iter_batches(_BATCH_ROWS):
+    for batch in source.iter_batches(rows_at_once(source, _BATCH_ROWS)):
         if statuses:
             status = pc.struct_field(batch["generation"], "status")
             batch = batch.filter(pc.is_in(status, pa.array(sorted(statuses))))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrich import durable
+from enrich.batch_size import rows_at_once
 from enrich.errors import ReconciliationError
 from enrich.shard import ROW, Shard
 
@@ -101,7 +102,7 @@ class _Cursor:
 
     def __init__(self, path: Path) -> None:
         self._file = pq.ParquetFile(path, pre_buffer=False)
-        self._batches = self._file.iter_batches(_WINDOW_ROWS)
+        self._batches = self._file.iter_batches(rows_at_once(self._file, _WINDOW_ROWS))
         self._held = pa.Table.from_batches([], self._file.schema_arrow)
         self.is_done = False
         self._fill()

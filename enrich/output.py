@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from enrich import durable
+from enrich.batch_size import rows_at_once
 from enrich.errors import CatalogError, ReconciliationError
 from enrich.generation import GENERATION_TYPE
 
@@ -155,18 +156,21 @@ def _same_rows(one: Path, other: Path) -> bool:
     with pq.ParquetFile(one, pre_buffer=False) as a, pq.ParquetFile(other, pre_buffer=False) as b:
         if not a.schema_arrow.equals(b.schema_arrow) or a.metadata.num_rows != b.metadata.num_rows:
             return False
-        return all(_comparable(x).equals(_comparable(y)) for x, y in zip(_aligned(a), _aligned(b), strict=True))
+        rows = min(rows_at_once(file, _ROW_GROUP_ROWS) for file in (a, b))
+        return all(
+            _comparable(x).equals(_comparable(y)) for x, y in zip(_aligned(a, rows), _aligned(b, rows), strict=True)
+        )
 
 
-def _aligned(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+def _aligned(file: pq.ParquetFile, rows: int) -> Iterator[pa.RecordBatch]:
     """Yield batches of one size to the last, which `iter_batches` does only within what a file's row groups allow."""
     rest: list[pa.RecordBatch] = []
-    for batch in file.iter_batches(_ROW_GROUP_ROWS):
+    for batch in file.iter_batches(rows):
         rest.append(batch)
-        while sum(map(len, rest)) >= _ROW_GROUP_ROWS:
+        while sum(map(len, rest)) >= rows:
             whole = pa.Table.from_batches(rest).combine_chunks()
-            yield whole.slice(0, _ROW_GROUP_ROWS)
-            rest = whole.slice(_ROW_GROUP_ROWS).to_batches()
+            yield whole.slice(0, rows)
+            rest = whole.slice(rows).to_batches()
     yield pa.Table.from_batches(rest, file.schema_arrow)
 
 

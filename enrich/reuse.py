@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from enrich import durable
+from enrich.batch_size import rows_at_once
 from enrich.generation import (
     EDITED,
     GENERATED,
@@ -66,8 +67,8 @@ class _Source:
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield (position of the first row, batch)."""
         position = self.first
-        with pq.ParquetFile(self.path, pre_buffer=False) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns)):
+        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20) as file:
+            for batch in file.iter_batches(rows_at_once(file, _BATCH_ROWS, columns), columns=list(columns)):
                 yield position, batch
                 position += len(batch)
 

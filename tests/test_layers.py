@@ -29,6 +29,7 @@ SHARED = {
     "product",
     "generation",
     "outcomes",
+    "batch_size",
     "durable",
     "clock",
     "shard",

@@ -20,6 +20,7 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from enrich.batch_size import rows_at_once
 from enrich.catalog.amazon import AmazonSource, is_amazon
 from enrich.catalog.jsonl import JsonLinesSource
 from enrich.catalog.readahead import ReadAhead
@@ -27,7 +28,6 @@ from enrich.catalog.streams import BATCH_ROWS, CHUNK, LONGEST_ROW, one_line, ope
 from enrich.errors import CatalogError
 
 _CSV_BLOCK = LONGEST_ROW  # which is the longest that Arrow reads
-_MOST_CELLS = 4 << 20  # of a Parquet file held at once: one of 10,000 columns is read a few hundred rows at a time
 _DELIMITERS = ",;\t|"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # Put in a last row of its own behind the file, where it comes back as a row unless a quote was left open before it.
@@ -118,9 +118,8 @@ class ParquetSource:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the rows; raises CatalogError where the file is damaged."""
         try:
-            file = pq.ParquetFile(self._path, pre_buffer=False)
-            rows = max(1, min(BATCH_ROWS, _MOST_CELLS // max(file.metadata.num_columns, 1)))
-            yield from file.iter_batches(rows, use_threads=False)
+            file = pq.ParquetFile(self._path, pre_buffer=False, buffer_size=CHUNK)  # else a giant group is read at once
+            yield from file.iter_batches(rows_at_once(file, BATCH_ROWS), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise CatalogError(f"{self._path}: damaged; copy it anew: {one_line(error)}") from error
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from enrich.batch_size import rows_at_once
 from enrich.catalog import Products, Roles
 from enrich.categories import Categories
 from enrich.categories import Category as OfCategory
@@ -250,7 +251,9 @@ class _Counting:
         }  # fmt: skip
         columns = [name for name in self._output.file.schema_arrow.names if name in wanted]
         bare = replace(roles, attributes=(), attribute_pairs=(), description=None)
-        for batch in self._output.file.iter_batches(_BATCH_ROWS, columns=columns):
+        for batch in self._output.file.iter_batches(
+            rows_at_once(self._output.file, _BATCH_ROWS, columns), columns=columns
+        ):
             products = Products(batch, bare, self.num_rows, f"{self._output.path}, from row {self.num_rows + 1}")
             self._count(batch, self._category_of(batch, products))
             self.num_rows += len(batch)
@@ -504,12 +507,13 @@ def _taken(output: Output, wanted: np.ndarray) -> pa.Table:
     named = {roles.title, roles.id, roles.category, roles.general_category, roles.description, *roles.attributes}
     named |= {name for pair in roles.attribute_pairs for name in pair} | {output.text_column, "generation"}
     columns = [name for name in output.file.schema_arrow.names if name in named]
+    rows = rows_at_once(output.file, _BATCH_ROWS, columns)
     found, first = [], 0
     for group in range(output.file.num_row_groups):
         end = first + output.file.metadata.row_group(group).num_rows
         here = wanted[(wanted >= first) & (wanted < end)]
         if len(here):
-            for batch in output.file.iter_batches(_BATCH_ROWS, [group], columns):
+            for batch in output.file.iter_batches(rows, [group], columns):
                 inside = here[(here >= first) & (here < first + len(batch))] - first
                 if len(inside):
                     found.append(batch.take(pa.array(inside)))
@@ -526,7 +530,8 @@ def _texts_by_id(before: Output, ids: set[str]) -> dict[str, str]:
         return {}
     texts: dict[str, str] = {}
     bare = Roles(title=name, id=name)
-    for batch in before.file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys([name, before.text_column]))):
+    columns = list(dict.fromkeys([name, before.text_column]))
+    for batch in before.file.iter_batches(rows_at_once(before.file, _BATCH_ROWS, columns), columns=columns):
         # Ids as they are read off a catalog, where they may be numbers or have markup around them.
         found = zip(Products(batch, bare, 0, str(before.path)).ids, batch.column(before.text_column), strict=True)
         texts |= {key: text.as_py() or "" for key, text in found if key in ids}
@@ -569,7 +574,8 @@ def _drift(facts: Mapping[str, Any], before: Output | None) -> Drift | None:
 
 def _words_of(output: Output) -> Histogram:
     counts = np.zeros(0, np.int64)
-    for batch in output.file.iter_batches(_BATCH_ROWS, columns=[output.text_column, "generation.status"]):
+    columns = [output.text_column, "generation.status"]
+    for batch in output.file.iter_batches(rows_at_once(output.file, _BATCH_ROWS, columns), columns=columns):
         status = batch.column("generation").field("status")
         text = batch.column(output.text_column).cast(pa.large_string())
         text = text.filter(pc.and_(pc.is_in(status, pa.array([GENERATED, REUSED])), pc.is_valid(text)))
