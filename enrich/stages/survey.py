@@ -91,13 +91,14 @@ def _kept(run: Run, checkpoint: Checkpoint) -> tuple[np.ndarray, bytes] | None:
         return None
     try:
         table = checkpoint.read_survey().cast(_KEPT_SCHEMA)
-        marks, keys = table["marks"].to_numpy(), table["key"].combine_chunks().drop_null()
+        marks, keys = table["marks"].to_numpy(), table["key"].drop_null().combine_chunks()
         if int(needs_text(marks, overwrite=run.config.overwrite).sum()) != len(keys):
             raise ValueError("rows and keys do not fit together")
     except (OSError, pa.ArrowException, ValueError) as error:
         log.warning("%s: the survey is damaged (%s); the catalog is read again", checkpoint.directory, one_line(error))
         return None
-    return marks, b"".join(keys.to_pylist())
+    begin, end = 16 * keys.offset, 16 * (keys.offset + len(keys))
+    return marks, bytes(memoryview(keys.buffers()[1])[begin:end])  # not as objects, which would take as much again
 
 
 def _read(run: Run) -> tuple[np.ndarray, bytearray]:
