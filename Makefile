@@ -46,7 +46,7 @@ browser-test: $(VENV)/.browser ## Run the tests of report and demo in headless C
 	$(BIN)/pytest -m browser tests/integration/test_browser.py
 
 ray-test: $(VENV)/.ray ## Run the tests of several workers in a real Ray on this machine
-	$(BIN)/pytest -m ray tests/integration/test_ray.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m ray tests/integration/test_ray.py
 
 screenshots: $(VENV)/.browser ## Take the docs' screenshots of report and demo anew
 	$(BIN)/python docs/take_screenshots.py

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,8 @@ log = logging.getLogger("enrich")
 _RESTARTS = 3  # of each worker
 _START_SECONDS = 1800.0  # without any worker, until it is given up: large models take their time to load
 _RETRY_SECONDS = 1.0
+_ASKED_SECONDS = 0.25  # while workers load, whether to stop
+_CONNECT_SECONDS = 10.0
 _STORE_BYTES = 256 * 2**20  # of shared memory on this machine, which rows and texts hardly use
 
 
@@ -62,17 +65,23 @@ def share_of(nodes: Sequence[Mapping[str, float]], workers: int | None, device: 
 class EnrichWorker:
     """The actor: a worker, and what it says of itself."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, is_elsewhere: bool) -> None:
         self._setup = setup
+        self._is_elsewhere = is_elsewhere
         self._worker: Worker | None = None
 
     def load(self) -> str:
-        """Load the model, if it isn't yet; return the machine's address."""
-        if self._worker is None:
-            self._worker = Worker(load_engine(self._setup), self._setup.threads)
+        """Load the model, if it isn't yet; return the machine's address. Errors name it, if it may be another's."""
         import ray
 
         address: str = ray.util.get_node_ip_address()
+        try:
+            if self._worker is None:
+                self._worker = Worker(load_engine(self._setup), self._setup.threads)
+        except EnrichError as error:
+            if self._is_elsewhere:
+                raise type(error)(f"{error} (on {address})") from error
+            raise
         return address
 
     def step(self, order: Order) -> Report:
@@ -85,11 +94,8 @@ class Cluster:
     """A connection to Ray: one that is started here and ends with it, or the one at an address."""
 
     def __init__(self, address: str | None, workers: int | None) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            option = "--ray" if address else "--workers"
-            raise ConfigError(f"{option} needs Ray: pip install 'enrich[ray]'") from error
+        import ray
+
         self._ray: Any = ray
         self._address, self._workers = address, workers
         self._actors: list[Any] = []
@@ -109,6 +115,7 @@ class Cluster:
             "address": self._address or "local", "configure_logging": False, "log_to_driver": False,
         }  # fmt: skip
         if self._address is None:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # as if there were no workers
             # Ray's logs, which it would leave behind.
             directory = tempfile.TemporaryDirectory(prefix="enrich-ray-", ignore_cleanup_errors=True)
             settings |= {
@@ -117,6 +124,8 @@ class Cluster:
                 "object_store_memory": _STORE_BYTES,
                 "_temp_dir": self._closing.enter_context(directory),
             }
+        else:
+            _check_reachable(self._address)
         self._closing.callback(self._ray.shutdown)
         where = self._address or "on this machine"
         log.info("%s Ray %s", "joining" if self._address else "starting", where)
@@ -155,8 +164,8 @@ class Cluster:
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
 
-    def engine(self, setup: Setup, stats: EngineStats) -> WorkersEngine:
-        """Start the workers and return the engine that they are."""
+    def engine(self, setup: Setup, stats: EngineStats, should_stop: Callable[[], int]) -> WorkersEngine:
+        """Start the workers and return the engine that they are, once the first is there or the run is to stop."""
         share = share_of(self._nodes, self._workers, setup.device)
         threads = None
         if not share.gpus:
@@ -164,10 +173,15 @@ class Cluster:
         remote = self._ray.remote(EnrichWorker).options(
             num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=_RESTARTS, max_task_retries=0
         )
-        self._actors = [remote.remote(replace(setup, threads=threads)) for _ in range(share.workers)]
+        self._actors = [
+            remote.remote(replace(setup, threads=threads), bool(self._address)) for _ in range(share.workers)
+        ]
         what = "a GPU" if share.gpus else f"{threads} threads"
         log.info("%d workers with %s each load %s (%s)", share.workers, what, setup.model, setup.digest[:12])
-        return WorkersEngine(_ActorPool(self._ray, self._actors), stats)
+        pool = _ActorPool(self._ray, self._actors)
+        while not pool.there and not should_stop():
+            list(pool.events(_ASKED_SECONDS))  # of which there are none while no worker has rows
+        return WorkersEngine(pool, stats)
 
     def close(self) -> None:
         """End the workers, and what was started with them."""
@@ -249,6 +263,16 @@ class _ActorPool:
             why = "has died" if not self._actors else f"has come up in {_START_SECONDS:.0f} s"
             every = "every worker" if not self._actors else "no worker"
             raise TryAgain(f"{every} {why}: {self._last_words}")
+
+
+def _check_reachable(address: str) -> None:
+    """Raise TryAgain if nothing listens at a host and port; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise TryAgain(f"--ray {address}: can't be reached: {one_line(error)}") from error
 
 
 def _cores() -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,7 @@ class Run:
                     chat=bool(self.config.chat),
                 ),
                 self.stats,
+                self.should_stop,
             )
         if self.model is None:
             log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
@@ -210,6 +212,8 @@ class Run:
 
 def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     """Open what the run needs, cheapest checks first; no weights yet."""
+    if config.uses_workers and find_spec("ray") is None:
+        raise ConfigError(f"{'--ray' if config.ray else '--workers'} needs Ray: pip install 'enrich[ray]'")
     template = read_template(Path(config.template)) if config.template else None
     told = RoleOptions(
         config.id_column, config.title_column, config.category_column, config.description_column, config.attributes

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+import polars as pl
 import pytest
 
 from enrich.engine.cluster import Share, share_of
@@ -290,3 +291,12 @@ def test_a_cluster_without_room_is_refused() -> None:
         share_of([HEAD], 1, "cuda")
     with pytest.raises(ConfigError, match="no CPU"):
         share_of([{"memory": 1.0}], None, "cpu")
+
+
+@pytest.mark.parametrize(("options", "named"), [({"workers": 2}, "--workers"), ({"ray": "auto"}, "--ray")])
+def test_without_ray_the_extra_is_named(
+    enrich: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], named: str
+) -> None:
+    monkeypatch.setattr("enrich.stages.setup.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"^{named} needs Ray: pip install 'enrich\[ray\]'$"):
+        enrich(pl.DataFrame({"title": ["Mug"]}), **options)
