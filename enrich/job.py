@@ -87,8 +87,8 @@ def run(
                     finished = finished and generate(run, window, checkpoint, progress)
                     if not finished:
                         break
-            run.close()  # workers may cost by the hour
             checkpoint.commit()
+            run.close()  # workers may cost by the hour
             if not finished and not config.publish_partial:
                 raise TryAgain(f"time is up: {committed(checkpoint)}")
             summary = publish(run, survey, checkpoint, resumed, started, partial=not finished)

@@ -297,6 +297,6 @@ def test_a_cluster_without_room_is_refused() -> None:
 def test_without_ray_the_extra_is_named(
     enrich: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], named: str
 ) -> None:
-    monkeypatch.setattr("enrich.stages.setup.find_spec", lambda name: None)
+    monkeypatch.setattr("enrich.stages.setup.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=rf"^{named} needs Ray: pip install 'enrich\[ray\]'$"):
         enrich(pl.DataFrame({"title": ["Mug"]}), **options)
