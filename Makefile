@@ -11,7 +11,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly demo report browser-test screenshots bench test test-fast airflow-test crash-test fault-test fuzz soak audit lint samples train-default wheel-test clean
+.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test crash-test fault-test fuzz soak audit lint samples train-default wheel-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ report: $(VENV)/.report ## Write the report on an output: make report OUT=file
 browser-test: $(VENV)/.browser ## Run the tests of report and demo in headless Chromium, which apt-get installs if need be
 	$(BIN)/pytest -m browser tests/integration/test_browser.py
 
+ray-test: $(VENV)/.ray ## Run the tests of several workers in a real Ray on this machine
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m ray tests/integration/test_ray.py
+
 screenshots: $(VENV)/.browser ## Take the docs' screenshots of report and demo anew
 	$(BIN)/python docs/take_screenshots.py
 
@@ -57,7 +60,7 @@ test: $(VENV)/.dev lint ## Run the whole test suite, lint and types
 	$(PYTEST)
 
 test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
-	$(PYTEST) -m "not slow and not airflow and not browser"
+	$(PYTEST) -m "not slow and not airflow and not browser and not ray"
 
 fuzz: $(VENV)/.fuzz ## Fuzz the CSV and template front ends: make fuzz [SECONDS=600]
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
@@ -126,6 +129,10 @@ $(VENV)/.demo: $(VENV)/.core
 $(VENV)/.browser: $(VENV)/.dev
 	$(PIP) install --quiet -c constraints.txt -e ".[dev,demo,browser]"
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y chromium; }
+	@touch $@
+
+$(VENV)/.ray: $(VENV)/.dev
+	$(PIP) install --quiet -c constraints.txt -e ".[dev,ray]"
 	@touch $@
 
 $(VENV)/.fuzz: $(VENV)/.dev

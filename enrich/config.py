@@ -125,6 +125,12 @@ class RunConfig:
     dtype: str = _option("auto", "Number format of the weights; auto: bfloat16 where it is fast.", choices=DTYPES)
     batch_size: int = _option(128, "Rows generated at once; halved by itself when memory runs out.")
     batch_tokens: int = _option(65536, "Most tokens, prompts and new ones, in a batch.")
+    workers: int | None = _option(
+        None, "Generate in so many Ray actors, one for each GPU or share of the CPU; needs the extra `ray`."
+    )
+    ray: str | None = _option(
+        None, "Ray cluster to generate on, such as 10.0.0.5:6379 or auto.  [--workers: one for each of its GPUs]"
+    )
     commit_rows: int = _option(256, "Rows after which finished texts are committed to the checkpoint.")
     commit_seconds: float = _option(30.0, "Seconds after which finished texts are committed to the checkpoint.")
     restart: bool = _option(False, "Drop an earlier run's checkpoint and begin anew.")
@@ -176,6 +182,8 @@ class RunConfig:
         self._check(self.limit is None or self.limit >= 1, "limit", "must be at least 1")
         self._check(self.batch_size >= 1, "batch_size", "must be at least 1")
         self._check(self.batch_tokens >= 1, "batch_tokens", "must be at least 1")
+        self._check(self.workers is None or self.workers >= 1, "workers", "must be at least 1")
+        self._check(self.ray is None or bool(self.ray.strip()), "ray", "must be an address, or auto")
         self._check(self.commit_rows >= 1, "commit_rows", "must be at least 1")
         self._check(0 <= self.commit_seconds < math.inf, "commit_seconds", "must be 0 or more, and finite")
         self._check(0 <= self.exit_code_unchanged <= 255, "exit_code_unchanged", "must be from 0 to 255")
@@ -282,6 +290,11 @@ class RunConfig:
         """Return how long the run may still take if it begins now; None if there is no end."""
         ends = [seconds for seconds in (self._max_seconds(), self._deadline_seconds()) if seconds is not None]
         return min(ends, default=None)
+
+    @property
+    def uses_workers(self) -> bool:
+        """Whether rows are generated in other processes, through Ray."""
+        return self.workers is not None or self.ray is not None
 
     def most_quarantined(self, rows: int) -> int:
         """Return how many of so many rows may be quarantined."""

@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,7 @@ def run(
     Raises the errors of `enrich.errors`; the file published before is then still in place.
     """
     started = time.monotonic()
-    with only_run(config.output_path):
-        run = prepare(config, should_stop)
+    with only_run(config.output_path), closing(prepare(config, should_stop)) as run:
         run.model = model
         if (facts := _unchanged(run)) is not None:
             return _left_alone(run, facts, started)
@@ -90,6 +89,7 @@ def run(
                     if not finished:
                         break
             checkpoint.commit()
+            run.close()  # workers may cost by the hour
             if not finished and not config.publish_partial:
                 raise TryAgain(f"time is up: {committed(checkpoint)}")
             summary = publish(run, survey, checkpoint, resumed, started, partial=not finished)
@@ -128,8 +128,7 @@ def foresee(config: RunConfig, price_per_hour: float | None = None) -> Plan:
 
     Raises what the run would raise before it generates.
     """
-    with only_run(config.output_path):
-        run = prepare(config, lambda: 0)
+    with only_run(config.output_path), closing(prepare(config, lambda: 0)) as run:
         return foreseen(run, price_per_hour)
 
 

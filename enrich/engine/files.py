@@ -51,6 +51,11 @@ class ModelFiles:
     wishes: Wishes
 
     @property
+    def found_at(self) -> str:
+        """The name under which other processes find the model: a directory's name depends on where they run."""
+        return self.name if self.name in embedded() or not Path(self.name).is_dir() else str(self.directory.resolve())
+
+    @property
     def template(self) -> str | None:
         """The prompt template that the model wishes for, such as the one that it was trained on."""
         return self.wishes.template

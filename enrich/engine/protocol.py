@@ -55,12 +55,13 @@ class Completion:
 
 @dataclass
 class EngineStats:
-    """Positions computed, and how many of them held a token that was wanted."""
+    """Positions computed, and how many of them held a token that was wanted; how many workers compute them."""
 
     prompt_tokens: int = 0
     prefill_positions: int = 0
     generated_tokens: int = 0
     decode_positions: int = 0
+    workers: int = 1
     _in_flight: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -74,14 +75,17 @@ class EngineStats:
             self.generated_tokens += generated_tokens
             self.decode_positions += decode_positions
 
-    def note_slots(self, slots: int, active: int) -> None:
-        """Note how many rows this thread computes at once just now, and how many of them have a text to be written."""
+    def note_slots(self, slots: int, active: int, worker: int | None = None) -> None:
+        """Note how many rows a worker computes at once just now, and how many of them have a text to be written.
+
+        Without one, it is this thread that computes.
+        """
         with self._lock:
-            self._in_flight[threading.get_ident()] = (slots if active else 0, active)
+            self._in_flight[threading.get_ident() if worker is None else worker] = (slots if active else 0, active)
 
     @property
     def slots(self) -> int:
-        """Rows that are computed at once just now, by all threads."""
+        """Rows that are computed at once just now, by all threads and workers."""
         with self._lock:
             return sum(slots for slots, _ in self._in_flight.values())
 

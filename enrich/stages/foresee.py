@@ -95,10 +95,11 @@ def foresee(run: Run, price_per_hour: float | None) -> Plan:
 def speed_kind(run: Run) -> str:
     """Return the name under which the speeds of such runs are kept."""
     config = run.config
+    workers = {"workers": config.workers, "ray": config.ray} if config.uses_workers else {}
     return kind_of_run(
         version=__version__, model=run.files.revision, device=run.device, dtype=run.dtype, grounded=config.grounded,
         batch_size=config.batch_size, batch_tokens=config.batch_tokens, attempts=config.max_attempts,
-        rules=config.rules, strict=config.strict_facts, **config.sampling(),
+        rules=config.rules, strict=config.strict_facts, **config.sampling(), **workers,
     )  # fmt: skip
 
 

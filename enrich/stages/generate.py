@@ -158,7 +158,8 @@ def _completions(
 
     def may_begin() -> bool:
         nonlocal has_time
-        has_time = deadline.allows(batch_rows * (edge + new_tokens), stats.prefill_positions + stats.decode_positions)
+        in_flight = stats.workers * batch_rows * (edge + new_tokens)
+        has_time = deadline.allows(in_flight, stats.prefill_positions + stats.decode_positions)
         return has_time
 
     started = time.monotonic()

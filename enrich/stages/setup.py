@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -39,6 +40,9 @@ from enrich.rulebooks import rulebooks
 from enrich.usage import Meter
 from enrich.wordings import wordings
 
+if TYPE_CHECKING:
+    from enrich.engine.cluster import Cluster
+
 log = logging.getLogger("enrich")
 
 CHECKPOINT = ".checkpoint"
@@ -65,12 +69,14 @@ class Run:
     @cached_property
     def device(self) -> str:
         """`cpu`, `cuda` or `mps`."""
-        return pick_device(self.config.device)
+        wanted = self.config.device
+        return self.cluster.device(wanted) if self.config.ray else pick_device(wanted)
 
     @cached_property
     def dtype(self) -> str:
         """The weights' number format, as torch names it."""
-        return pick_dtype(self.config.dtype, self.device)
+        wanted = self.config.dtype
+        return self.cluster.dtype(wanted, self.device) if self.config.ray else pick_dtype(wanted, self.device)
 
     @cached_property
     def wordings(self) -> dict[Category, Wording]:
@@ -167,10 +173,37 @@ class Run:
         return Tokenizer(self.files, chat=bool(self.config.chat))
 
     @cached_property
+    def cluster(self) -> Cluster:
+        """Ray, for a run with workers: started or joined when it is first needed."""
+        from enrich.engine.cluster import Cluster  # most runs need neither it nor torch yet
+
+        return Cluster(self.config.ray, self.config.workers)
+
+    def close(self) -> None:
+        """Let go of the workers, if there are any."""
+        if (cluster := self.__dict__.pop("cluster", None)) is not None:
+            cluster.close()
+
+    @cached_property
     def engine(self) -> Engine:
         """Return the engine, its weights loaded when the first row needs them."""
         from enrich.engine.choice import make_engine
+        from enrich.engine.worker import Setup
 
+        if self.config.uses_workers:
+            return self.cluster.engine(
+                Setup(
+                    version=enrich.__version__,
+                    model=self.files.found_at,
+                    digest=self.files.revision,
+                    device=self.device,
+                    dtype=self.dtype,
+                    params=self.params,
+                    chat=bool(self.config.chat),
+                ),
+                self.stats,
+                self.should_stop,
+            )
         if self.model is None:
             log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
             self.model = load_model(self.files, self.device, self.dtype)
@@ -179,6 +212,8 @@ class Run:
 
 def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     """Open what the run needs, cheapest checks first; no weights yet."""
+    if config.uses_workers and find_spec("ray") is None:
+        raise ConfigError(f"{'--ray' if config.ray else '--workers'} needs Ray: pip install 'enrich[ray]'")
     template = read_template(Path(config.template)) if config.template else None
     told = RoleOptions(
         config.id_column, config.title_column, config.category_column, config.description_column, config.attributes
@@ -199,7 +234,7 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     if config.chat and not files.has_chat_template:
         raise ConfigError(f"--chat: model {files.name} has no chat template; leave it out")
     params = SamplingParams(**config.sampling())
-    if config.device not in ("auto", "cpu"):
+    if config.device not in ("auto", "cpu") and not config.ray:
         pick_device(config.device)  # it may be missing, which is to be told even if nothing turns out to be changed
     deadline = Deadline(config.seconds_left())
     if template is None and files.template is not None:
