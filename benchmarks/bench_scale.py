@@ -88,12 +88,15 @@ class CannedEngine:
     def __init__(self, stats: Any, begin: Callable[[], None]) -> None:
         self.stats, self._begin = stats, begin
 
-    def generate(self, requests: Sequence[Any], *_: Any) -> Iterator[tuple[int, Any]]:
+    def generate(self, requests: Sequence[Any], *told: Any) -> Iterator[tuple[int, Any]]:
         """See `enrich.engine.protocol.Engine`."""
         from enrich.engine.protocol import Completion
 
+        _, batch_rows, _, may_begin = told
         self._begin()
         for index, request in enumerate(requests):
+            if index % batch_rows == 0 and not may_begin():
+                return
             tokens = len(request.prompt_token_ids)
             self.stats.count(tokens, tokens, min(tokens, 56), min(tokens, 56))
             yield index, Completion(request.prompt_token_ids[-56:], "stop")
@@ -127,7 +130,7 @@ def run_once(catalog: Path, rows: int, case: str, until: float) -> None:
             tell(f"{case}: begins to generate")
 
     setup.Run.engine = property(lambda self: CannedEngine(self.stats, begin))  # type: ignore[assignment]
-    part = {"max_time": "90s", "publish_partial": True} if case == "publish a part" else {}
+    part = {"max_time": "60s", "publish_partial": True} if case == "publish a part" else {}
     config = RunConfig(str(catalog), fresh=True, restart=case == "whole", **OPTIONS, **part)
     crowd = Crowd()
     checkpoint = config.output_path.with_name(config.output_path.name + ".checkpoint")
