@@ -194,11 +194,8 @@ class _Copies:
         self._seen: Version | None = None  # the output's
 
     def pull(self) -> None:
-        """Fetch what a run reads, and the report, to see whether it becomes another.
-
-        Raises CatalogError if the catalog is not there.
-        """
-        for name in ("catalog", "previous", "output", "report"):
+        """Fetch what a run reads. Raises CatalogError if the catalog is not there."""
+        for name in ("catalog", "previous", "output"):
             if name in self._places:
                 url, path = self._places[name], self._local[name]
                 seen = self._fetch(url, path)
@@ -206,7 +203,7 @@ class _Copies:
                     raise CatalogError(f"{url}: there is no such object")
                 if name == "output":
                     self._seen = seen
-                if name in ("previous", "output"):
+                if name != "catalog":
                     beside = quarantine_path(path)
                     self._fetch(url.with_name(beside.name), beside)
 
