@@ -3,6 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 AIRFLOW_VENV ?= .airflow-venv
+S3_VENV ?= .s3-venv
 AUDIT_VENV ?= .audit-venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
@@ -11,7 +12,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test crash-test fault-test fuzz soak audit lint samples train-default wheel-test clean
+.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test s3-test crash-test fault-test fuzz soak audit lint samples train-default wheel-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,7 +61,7 @@ test: $(VENV)/.dev lint ## Run the whole test suite, lint and types
 	$(PYTEST)
 
 test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
-	$(PYTEST) -m "not slow and not airflow and not browser and not ray"
+	$(PYTEST) -m "not slow and not airflow and not browser and not ray and not s3"
 
 fuzz: $(VENV)/.fuzz ## Fuzz the CSV and template front ends: make fuzz [SECONDS=600]
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
@@ -69,10 +70,13 @@ soak: $(VENV)/.dev ## Enrich thousands of rows and watch memory, open files and 
 	$(BIN)/python tests/integration/soak.py --rows $(or $(ROWS),10000)
 
 audit: $(AUDIT_VENV)/.done ## Ask for known vulnerabilities of the pinned packages: make audit [AUDIT=--if-reachable]
-	$(AUDIT_VENV)/bin/python tests/audit.py $(AUDIT) constraints.txt jobs/airflow/constraints.txt
+	$(AUDIT_VENV)/bin/python tests/audit.py $(AUDIT) constraints.txt jobs/airflow/constraints.txt tests/integration/s3/constraints.txt
 
 airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a real Airflow, in an environment of its own
 	AIRFLOW_VENV=$(AIRFLOW_VENV) $(BIN)/pytest -m airflow tests/integration/test_airflow.py
+
+s3-test: $(VENV)/.dev $(S3_VENV)/.done ## Run with everything on an S3 server on this machine, in an environment of its own
+	S3_VENV=$(S3_VENV) OMP_NUM_THREADS=1 $(BIN)/pytest -m s3 tests/integration/test_s3.py
 
 crash-test: $(VENV)/.dev ## Kill runs of the command everywhere, hundreds of times, and count what is lost (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/integration/crash/kills.py
@@ -106,7 +110,7 @@ wheel-test: $(VENV)/.core ## Build the wheel, install it into an empty environme
 	cd build/wheel && HF_HUB_OFFLINE=1 venv/bin/enrich run home.csv --limit 20 && venv/bin/enrich show home.enriched.parquet
 
 clean: ## Remove the virtual environment and what was built
-	rm -rf $(VENV) $(AIRFLOW_VENV) $(AUDIT_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(S3_VENV) $(AUDIT_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
@@ -149,4 +153,10 @@ $(AIRFLOW_VENV)/.done: jobs/airflow/constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
 	$(PYTHON) -m venv $(AIRFLOW_VENV)
 	$(AIRFLOW_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $< apache-airflow apache-airflow-providers-standard
+	@touch $@
+
+$(S3_VENV)/.done: tests/integration/s3/constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
+	$(PYTHON) -m venv $(S3_VENV)
+	$(S3_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $< "moto[s3]" flask flask-cors
 	@touch $@

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from enrich.errors import CheckpointMismatch
 from enrich.generation import Outcome
 from enrich.outcomes import OUTCOME_SCHEMA, outcome_table
 
+MANIFEST = "manifest.jsonl"
 PROGRESS = "progress.json"  # how far the run is, for `enrich status`; nothing depends on it
 _SURVEY = "survey.parquet"  # what was found out about the catalog; it spares a resumed run the time, no more
 _FORMAT = 2
@@ -47,6 +48,8 @@ class _Part:
 class Checkpoint:
     """An open checkpoint. Use it as a context manager: entering it begins it on disk, leaving it commits what is still
     in memory.
+
+    `after_commit` is called with it and the new part when one is listed, and with None when it is begun or found.
     """
 
     directory: Path
@@ -54,6 +57,7 @@ class Checkpoint:
     commit_rows: int
     commit_seconds: float
     fingerprint: Mapping[str, Any]
+    after_commit: Callable[[Checkpoint, Path | None], None] | None = None
     notes: list[str] = field(default_factory=list)
     num_done: int = 0  # rows committed or about to be
     _parts: list[_Part] = field(default_factory=list)
@@ -71,28 +75,29 @@ class Checkpoint:
         restart: bool = False,
         commit_rows: int = 256,
         commit_seconds: float = 30.0,
+        after_commit: Callable[[Checkpoint, Path | None], None] | None = None,
     ) -> Checkpoint:
         """Open the checkpoint in `directory`, or one that is begun there when it is entered.
 
         Raises CheckpointMismatch, naming the fields that differ, if it was begun with another fingerprint.
         """
-        manifest = directory / "manifest.jsonl"
+        manifest = directory / MANIFEST
         if directory.exists() and (restart or not manifest.exists()):
             shutil.rmtree(directory)  # without a manifest it was killed before that was whole: it holds nothing
         if not manifest.exists():
-            return cls(directory, run_id, commit_rows, commit_seconds, fingerprint)
+            return cls(directory, run_id, commit_rows, commit_seconds, fingerprint, after_commit)
         header, listed, whole_bytes = _read_manifest(manifest)
         if not listed and _differences(header["fingerprint"], fingerprint):
             shutil.rmtree(directory)  # of a run that died before it had done anything, which binds nobody
-            return cls(directory, run_id, commit_rows, commit_seconds, fingerprint)
+            return cls(directory, run_id, commit_rows, commit_seconds, fingerprint, after_commit)
         _compare(directory, header["fingerprint"], fingerprint)
-        checkpoint = cls(directory, header["run_id"], commit_rows, commit_seconds, fingerprint)
+        checkpoint = cls(directory, header["run_id"], commit_rows, commit_seconds, fingerprint, after_commit)
         checkpoint._load(listed, whole_bytes)
         return checkpoint
 
     def _begin(self) -> None:
         """Make the directory and its manifest, if they are not there."""
-        manifest = self.directory / "manifest.jsonl"
+        manifest = self.directory / MANIFEST
         if manifest.exists():
             return
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -109,7 +114,7 @@ class Checkpoint:
 
     def _load(self, listed: list[_Part], whole_bytes: int) -> None:
         """Take over the whole parts, forget the others."""
-        manifest = self.directory / "manifest.jsonl"
+        manifest = self.directory / MANIFEST
         if whole_bytes < manifest.stat().st_size:
             os.truncate(manifest, whole_bytes)
         for part in listed:
@@ -138,7 +143,7 @@ class Checkpoint:
 
         They keep their keys, by which their texts can be found. Returns those fields, none if nothing was moved.
         """
-        manifest = directory / "manifest.jsonl"
+        manifest = directory / MANIFEST
         if not manifest.exists():
             return []
         header, listed, _ = _read_manifest(manifest)
@@ -158,7 +163,7 @@ class Checkpoint:
     def run_id_of(directory: Path) -> str | None:
         """Return the id of the run that has begun the checkpoint in `directory`; None if there is none."""
         try:
-            header, _, _ = _read_manifest(directory / "manifest.jsonl")
+            header, _, _ = _read_manifest(directory / MANIFEST)
         except (OSError, CheckpointMismatch):
             return None
         return str(header["run_id"])
@@ -201,9 +206,11 @@ class Checkpoint:
         self._list(part)
         self._parts.append(part)
         self._pending.clear()
+        if self.after_commit is not None:
+            self.after_commit(self, path)
 
     def _list(self, part: _Part) -> None:
-        manifest = self.directory / "manifest.jsonl"
+        manifest = self.directory / MANIFEST
         whole_bytes = manifest.stat().st_size
         try:
             with manifest.open("a", encoding="utf-8") as file:
@@ -244,11 +251,13 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove the checkpoint from disk, manifest first, so that a half-removed one is none."""
-        (self.directory / "manifest.jsonl").unlink()
+        (self.directory / MANIFEST).unlink()
         shutil.rmtree(self.directory, ignore_errors=True)  # what stays in the way now, the next run removes
 
     def __enter__(self) -> Checkpoint:
         self._begin()
+        if self.after_commit is not None:
+            self.after_commit(self, None)
         return self
 
     def __exit__(
@@ -258,6 +267,18 @@ class Checkpoint:
         # middle of a commit.
         if kind is None or issubclass(kind, Exception):
             self.commit()
+
+
+def listed_parts(directory: Path) -> list[str]:
+    """Return the names of the parts that a checkpoint's manifest lists. Raises CheckpointMismatch if it is none."""
+    _, listed, _ = _read_manifest(directory / MANIFEST)
+    return [part.name for part in listed]
+
+
+def listed_rows(directory: Path) -> int:
+    """Return how many rows the listed parts have. Raises CheckpointMismatch if there is no manifest."""
+    _, listed, _ = _read_manifest(directory / MANIFEST)
+    return sum(part.rows for part in listed)
 
 
 def last_commit(directory: Path) -> float | None:

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,9 +24,23 @@ from enrich.config import DEVICES, DTYPES, RunConfig, build_config
 from enrich.errors import ConfigError, EnrichError, TooManyQuarantined, TryAgain
 
 if TYPE_CHECKING:
+    from enrich.staging import Stage
     from enrich.summary import Summary
 
 log = logging.getLogger("enrich")
+
+
+class _Place(click.Path):
+    """A file on this machine, or a URL in remote storage, as text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from enrich.url import Url, is_remote
+
+        if isinstance(value, str) and is_remote(value):
+            Url.parse(value)
+            return value
+        return super().convert(value, param, ctx)
+
 
 _EXIT_CODES = """
 \b
@@ -207,11 +221,16 @@ def run(
     _set_up_logging(quiet, verbose, log_format)
     with _failure_noted(config.metrics_file), _signals() as stopped_by:
         from enrich import job
+        from enrich.staging import staged
 
         _check_metrics(config.metrics_file)
         show_bar = sys.stderr.isatty() and not quiet and log_format != "json"
-        with _reported(config), _never_stuck(config, lambda: stopped_by[0]) as should_stop:
-            summary = job.run(config, show_bar=show_bar, should_stop=should_stop)
+        with (
+            _never_stuck(config, lambda: stopped_by[0]) as should_stop,
+            staged(config, should_stop) as stage,
+            _reported(stage),
+        ):
+            summary = job.run_staged(stage, show_bar=show_bar, should_stop=should_stop)
     exit_code = config.exit_code_unchanged if summary.unchanged else 0
     _note(config.metrics_file, exit_code, summary.seconds, summary)
     _report(summary, as_json, quiet)
@@ -267,8 +286,9 @@ def _give_up(config: RunConfig, seconds: float, stuck: float) -> NoReturn:
 
 
 @contextmanager
-def _reported(config: RunConfig) -> Iterator[None]:
+def _reported(stage: Stage) -> Iterator[None]:
     """Write the run's report, if there is to be one, once it has published."""
+    config = stage.config
     if config.report is None:
         yield
         return
@@ -283,7 +303,8 @@ def _reported(config: RunConfig) -> Iterator[None]:
             log.warning("the report has no night before: %s", error)
     yield
     try:
-        write_report(config.output_path, Path(config.report), before=before)
+        called = stage.names(str(config.output_path))
+        write_report(config.output_path, Path(config.report), before=before, called=called)
     except OSError as error:  # the catalog is published, and that is what counts
         log.warning("%s: no report: %s", config.report, error)
 
@@ -372,7 +393,7 @@ def plan(
 
 
 @main.command()
-@click.argument("output", envvar="ENRICH_OUTPUT", type=click.Path(path_type=Path))
+@click.argument("output", envvar="ENRICH_OUTPUT", type=_Place(path_type=Path))
 @click.option(
     "--changes",
     type=click.Path(path_type=Path),
@@ -387,7 +408,7 @@ def plan(
 @_json_option
 @_log_options
 def merge(
-    output: Path,
+    output: Path | str,
     changes: Path | None,
     metrics_file: str | None,
     as_json: bool,
@@ -402,6 +423,8 @@ def merge(
       enrich merge catalog.enriched.parquet
     """
     _set_up_logging(quiet, verbose, log_format)
+    if isinstance(output, str):
+        raise ConfigError("shards work on local files only, not on remote storage")
     from enrich import job
 
     with _failure_noted(metrics_file):
@@ -412,9 +435,9 @@ def merge(
 
 
 @main.command()
-@click.argument("output", envvar="ENRICH_OUTPUT", type=click.Path(path_type=Path))
+@click.argument("output", envvar="ENRICH_OUTPUT", type=_Place(path_type=Path))
 @_json_option
-def status(output: Path, as_json: bool) -> None:
+def status(output: Path | str, as_json: bool) -> None:
     """Print how far the run that writes OUTPUT is, or was when it was broken off.
 
     \b
@@ -422,9 +445,9 @@ def status(output: Path, as_json: bool) -> None:
       enrich status catalog.enriched.parquet
     """
     from enrich.progress import duration
-    from enrich.status import read_status
+    from enrich.status import read_remote_status, read_status
 
-    found = read_status(output)
+    found = read_status(output) if isinstance(output, Path) else read_remote_status(output)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found)))
         return
@@ -512,22 +535,24 @@ def _report(summary: Summary, as_json: bool, quiet: bool) -> None:
 
 
 @main.command()
-@click.argument("output", envvar="ENRICH_OUTPUT", type=click.Path(path_type=Path))
+@click.argument("output", envvar="ENRICH_OUTPUT", type=_Place(path_type=Path))
 @click.option(
     "-o",
     "--page",
-    type=click.Path(path_type=Path),
+    type=_Place(path_type=Path),
     help="HTML file to write.  [default: OUTPUT's stem + .report.html; none with --json]",
 )
 @click.option(
     "--before",
-    type=click.Path(path_type=Path),
+    type=_Place(path_type=Path),
     help="Output of the night before: its texts and lengths stand beside tonight's.",
 )
 @click.option("--sample", type=click.IntRange(0, 5000), default=300, show_default=True, help="Texts to show.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Another seed, other texts.")
 @_json_option
-def report(output: Path, page: Path | None, before: Path | None, sample: int, seed: int, as_json: bool) -> None:
+def report(
+    output: Path | str, page: Path | str | None, before: Path | str | None, sample: int, seed: int, as_json: bool
+) -> None:
     """Write a report on OUTPUT: one HTML file that needs no network.
 
     It says what the run did and how fast, row by row accounted for; what was computed for nothing in each bucket; how
@@ -545,13 +570,17 @@ def report(output: Path, page: Path | None, before: Path | None, sample: int, se
     _set_up_logging(quiet=True, verbose=False)
     from enrich.report import gather, report_path
     from enrich.report import page as pages
+    from enrich.staging import fetched, lent_to_send
 
     _check_page(page, as_json)
-    earlier = gather.open_output(before) if before else None
-    found = gather.gather(gather.open_output(output), before=earlier, sample=sample, seed=seed)
-    path = page or (None if as_json else report_path(output))
-    if path is not None:
-        pages.write(pages.render(found), path)
+    with ExitStack() as stack:
+        earlier = gather.open_output(stack.enter_context(fetched(before))) if before else None
+        local = stack.enter_context(fetched(output, with_quarantine=True))
+        found = gather.gather(gather.open_output(local), before=earlier, sample=sample, seed=seed)
+        found = dataclasses.replace(found, output=str(output))
+        path = page or (None if as_json else report_path(output))
+        if path is not None:
+            pages.write(pages.render(found), stack.enter_context(lent_to_send(path)))
     click.echo(json.dumps(dataclasses.asdict(found)) if as_json else f"{found.sentence}\nwritten to {path}")
 
 
@@ -595,18 +624,18 @@ def compare(first: Path, second: Path, page: Path | None, sample: int, seed: int
     click.echo(f"written to {path}")
 
 
-def _check_page(page: Path | None, as_json: bool) -> None:
+def _check_page(page: Path | str | None, as_json: bool) -> None:
     """Refuse what could not be written, before anything is read."""
     from enrich.report.charts import check_available
 
-    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+    if page is not None and Path(page).suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--page {page}: must end in .html")
     if page is not None or not as_json:
         check_available()
 
 
 @main.command()
-@click.argument("output", type=click.Path(exists=True, dir_okay=False))
+@click.argument("output", type=_Place(exists=True, dir_okay=False))
 @click.option("-n", "--rows", type=click.IntRange(1), default=3, show_default=True, help="How many rows.")
 def show(output: str, rows: int) -> None:
     """Print some of the texts that a run generated.
@@ -616,14 +645,17 @@ def show(output: str, rows: int) -> None:
       enrich show catalog.enriched.parquet -n 10
     """
     from enrich.output import read_texts
+    from enrich.staging import fetched
 
-    for title, text in read_texts(Path(output), rows):
+    with fetched(output) as path:
+        texts = read_texts(path, rows)
+    for title, text in texts:
         click.secho(_tame(str(title)), bold=True)
         click.echo(f"  {_tame(text)}\n")
 
 
 @main.command()
-@click.argument("output", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("output", type=_Place(exists=True, dir_okay=False, path_type=Path))
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--status",
@@ -633,7 +665,7 @@ def show(output: str, rows: int) -> None:
     help="Write rows of this status only; may be given again.",
 )
 @click.option("--no-generation", is_flag=True, help="Leave out how the rows came by their texts.")
-def export(output: Path, file: Path, statuses: tuple[str, ...], no_generation: bool) -> None:
+def export(output: Path | str, file: Path, statuses: tuple[str, ...], no_generation: bool) -> None:
     """Write OUTPUT in a flat form to FILE (.csv, .jsonl, both also .gz, or .parquet).
 
     The record `generation` becomes a column a field (generation_status, ...), lists become text with commas.
@@ -644,8 +676,10 @@ def export(output: Path, file: Path, statuses: tuple[str, ...], no_generation: b
       enrich export catalog.enriched.parquet new.csv --status generated --no-generation
     """
     from enrich.export import export as write
+    from enrich.staging import fetched
 
-    rows = write(output, file, statuses=statuses, generation=not no_generation)
+    with fetched(output) as path:
+        rows = write(path, file, statuses=statuses, generation=not no_generation)
     click.echo(f"{rows:,} rows written to {file}")
 
 

@@ -18,10 +18,13 @@ from enrich.clock import seconds_of, seconds_until
 from enrich.durable import behind_links
 from enrich.errors import ConfigError
 from enrich.shard import Shard
+from enrich.url import Url, is_remote, is_url
 
 _QUARANTINED = re.compile(r"\d+|(100|\d{1,2})(\.\d+)?%")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CHANNELS = ("amazon", "google", "shopify")
+# What may be in remote storage.
+_PLACES = ("catalog", "output", "previous", "changes", "report")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -153,6 +156,10 @@ class RunConfig:
     report: str | None = _option(
         None, "HTML file to write a report on the output to; needs the extra `report`.  See `enrich report`."
     )
+    work_dir: str | None = _option(
+        None,
+        "Directory for the local copies of what is in remote storage.  [default: the system's for temporary files]",
+    )
     exit_code_unchanged: int = _option(0, "Exit code if nothing had changed since the last run (99 is Airflow's skip).")
 
     def __post_init__(self) -> None:
@@ -160,6 +167,7 @@ class RunConfig:
             self._normalize(option.name, str(option.type))
         self._check(bool(self.catalog), "catalog", "is missing")
         self._check(bool(Path(self.catalog).name), "catalog", "must name a file")
+        self._check_urls()
         self._check(_unset_or(self.max_new_tokens, lambda n: n >= 1), "max_new_tokens", "must be at least 1")
         self._check(
             _unset_or(self.temperature, lambda t: 0 <= t < math.inf), "temperature", "must be 0 or more, and finite"
@@ -251,6 +259,24 @@ class RunConfig:
             )
         object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
 
+    def _check_urls(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if not isinstance(value, str) or not is_url(value):
+                continue
+            if option.name in _PLACES:
+                try:
+                    Url.parse(value)
+                except ConfigError as error:
+                    raise ConfigError(f"{option.name}: {error}") from None
+            else:
+                local = option.name in ("template", "categories", "metrics_file", "model", "work_dir")
+                self._check(not local, option.name, "must be on this machine")
+        # Changes are published before the output that they lead to, or a kill in between would lose them.
+        told_last = is_remote(self.changes) and not is_remote(self.places()["output"])
+        self._check(not told_last, "changes", "must be on this machine if the output is")
+        self._check(not (self.shard and self.is_remote), "shard", "works on local files only, not on remote storage")
+
     def _check(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
             raise ConfigError(f"{name} = {getattr(self, name)!r}: {rule}")
@@ -271,14 +297,29 @@ class RunConfig:
         return behind_links(self._named_output)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether some of it is in remote storage, so that a run needs local copies (see `enrich.staging`)."""
+        return any(is_remote(value) for value in self.places().values())
+
+    def places(self) -> dict[str, str | None]:
+        """Return what is read and written, by option, each as it was given; the output also if it was not."""
+        return {name: getattr(self, name) for name in _PLACES} | {"output": self._output_as_told}
+
+    @property
     def _named_output(self) -> Path:
+        return Path(self._output_as_told)
+
+    @property
+    def _output_as_told(self) -> str:
         if self.output is not None:
-            return Path(self.output)
-        catalog = Path(self.catalog)
-        stem = catalog.name
+            return self.output
+        stem = Path(self.catalog).name
         while Path(stem).suffix.lower() in (".gz", ".zst", ".zstd"):
             stem = Path(stem).stem
-        return catalog.with_name(Path(stem).stem + ".enriched.parquet")
+        name = Path(stem).stem + ".enriched.parquet"
+        return str(
+            Url.parse(self.catalog).with_name(name) if is_remote(self.catalog) else Path(self.catalog).with_name(name)
+        )
 
     def _max_seconds(self) -> float | None:
         return seconds_of(self.max_time) if self.max_time else None

@@ -4,6 +4,7 @@ EnrichError
 ├── ConfigError (2)             an option, a configuration file, a template
 ├── CatalogError (2)            the catalog can't be read or mapped
 ├── ModelError (2)              the model can't be found, or may not be loaded
+├── RemoteError (2)             remote storage refuses: no such bucket or object, no credentials, access denied
 ├── CheckpointMismatch (2)      the checkpoint on disk belongs to another run
 ├── TooManyQuarantined (3)      too many rows came by no usable text; nothing was published
 ├── TooMuchDrift (3)            the texts differ too much from last night's; nothing was published
@@ -36,6 +37,10 @@ class CatalogError(EnrichError):
 
 class ModelError(EnrichError):
     """A model isn't there, is incomplete, or would need unsafe loading."""
+
+
+class RemoteError(EnrichError):
+    """Remote storage refuses, and would again: no such bucket or object, no credentials, access denied."""
 
 
 class CheckpointMismatch(EnrichError):

@@ -19,7 +19,7 @@ from enrich.checkpoint import PROGRESS, Checkpoint
 from enrich.config import RunConfig
 from enrich.drift import Profile
 from enrich.durable import behind_links, temporary_of
-from enrich.errors import TryAgain
+from enrich.errors import ConfigError, TryAgain
 from enrich.lock import forget, only_run
 from enrich.merge import check_alike, find_shards, merged, note_path, read_note, shards_beside, write_note
 from enrich.output import OutputWriter, facts_or_none, is_intact, read_facts
@@ -46,6 +46,7 @@ from enrich.stages.setup import (
     was_published,
 )
 from enrich.stages.survey import keep_survey, survey_catalog
+from enrich.staging import Stage, staged
 from enrich.summary import Summary, total
 from enrich.usage import total_usage
 
@@ -64,12 +65,21 @@ def run(
 
     Raises the errors of `enrich.errors`; the file published before is then still in place.
     """
+    with staged(config, should_stop) as stage:
+        return run_staged(stage, show_bar=show_bar, should_stop=should_stop, model=model)
+
+
+def run_staged(
+    stage: Stage, *, show_bar: bool | None = None, should_stop: Callable[[], int] = lambda: 0, model: Any = None
+) -> Summary:
+    """Do the same on the local copies that a stage lends, for one who has more to do with them before it ends."""
+    config = stage.config
     started = time.monotonic()
     with only_run(config.output_path), closing(prepare(config, should_stop)) as run:
-        run.model = model
+        run.model, run.names = model, stage.names
         if (facts := _unchanged(run)) is not None:
             return _left_alone(run, facts, started)
-        checkpoint = open_checkpoint(run)
+        checkpoint = open_checkpoint(run, stage.after_commit)
         survey = survey_catalog(run, checkpoint)
         with checkpoint:
             keep_survey(survey, checkpoint)
@@ -118,6 +128,8 @@ def _sweep(run: Run) -> None:
 
 def plan(config: RunConfig, shards: int) -> list[str] | None:
     """Return the shards for `enrich run --shard`, or None if nothing has changed since the output was published."""
+    if config.is_remote:
+        raise ConfigError("shards work on local files only, not on remote storage")
     with only_run(config.published_path):
         run = prepare(config, lambda: 0)
         return None if _unchanged(run) is not None else [str(Shard(n + 1, shards)) for n in range(shards)]
@@ -128,7 +140,9 @@ def foresee(config: RunConfig, price_per_hour: float | None = None) -> Plan:
 
     Raises what the run would raise before it generates.
     """
-    with only_run(config.output_path), closing(prepare(config, lambda: 0)) as run:
+    with staged(config, reads_only=True) as stage, only_run(stage.config.output_path), ExitStack() as stack:
+        run = stack.enter_context(closing(prepare(stage.config, lambda: 0)))
+        run.names = stage.names
         return foreseen(run, price_per_hour)
 
 
@@ -169,7 +183,7 @@ def _left_alone(run: Run, facts: dict[str, Any], started: float) -> Summary:
         unchanged=True,
         drift=0.0,
         seconds=round(time.monotonic() - started, 3),
-        output=str(run.config.output_path),
+        output=run.names(str(run.config.output_path)),
     )
 
 

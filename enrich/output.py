@@ -197,8 +197,12 @@ def is_intact(path: Path, facts: Mapping[str, Any], text_column: str) -> bool:
 
 def read_facts(path: Path) -> dict[str, Any]:
     """Return the run-wide facts of an enriched file; empty if it has none."""
-    metadata = pq.ParquetFile(path, pre_buffer=False).schema_arrow.metadata or {}
-    metadata = {**(pq.ParquetFile(path, pre_buffer=False).metadata.metadata or {}), **metadata}
+    return facts_of(pq.ParquetFile(path, pre_buffer=False))
+
+
+def facts_of(file: pq.ParquetFile) -> dict[str, Any]:
+    """Return the run-wide facts of an enriched file that is open; empty if it has none."""
+    metadata = {**(file.metadata.metadata or {}), **(file.schema_arrow.metadata or {})}
     facts = json.loads(metadata.get(METADATA_KEY.encode(), b"{}"))
     return facts if isinstance(facts, dict) else {}
 

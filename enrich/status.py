@@ -8,11 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from enrich.checkpoint import PROGRESS, last_commit
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from enrich import lease
+from enrich.checkpoint import MANIFEST, PROGRESS, last_commit
 from enrich.durable import behind_links
 from enrich.errors import CatalogError
 from enrich.lock import holder, is_held
-from enrich.output import facts_or_none
+from enrich.output import facts_of, facts_or_none
+from enrich.remote import Remote
+from enrich.staging import CHECKPOINT, LEFT_BEHIND
+from enrich.url import Url
 
 RUNNING, INTERRUPTED, PUBLISHED = "running", "interrupted", "published"
 
@@ -59,9 +66,52 @@ def read_status(output: Path) -> Status:
     )
 
 
+def read_remote_status(output: str) -> Status:
+    """Read the state of an output in remote storage.
+
+    Raises CatalogError if there is neither the object nor a checkpoint of it, and what `enrich.remote` raises.
+    """
+    url, remote = Url.parse(output), Remote()
+    directory = url.with_suffix(CHECKPOINT)
+    entries = remote.below(directory)
+    begun = any(entry.url == directory / MANIFEST for entry in entries) or bool(
+        remote.below(url.with_suffix(LEFT_BEHIND))
+    )
+    by = lease.holder(remote, url)
+    found = remote.open(url)
+    if not (by or begun or found):
+        raise CatalogError(f"{url}: neither published nor begun")
+    try:
+        facts = facts_of(pq.ParquetFile(found)) if found else {}
+    except (OSError, ValueError, pa.ArrowException):
+        facts = {}
+    told = remote.read(directory / PROGRESS)
+    progress = _as_dict(told[0]) if told else {}
+    committed = max((entry.last_modified for entry in entries if entry.url.key.endswith(".parquet")), default=None)
+    return Status(
+        output=str(url),
+        state=RUNNING if by else INTERRUPTED if begun else PUBLISHED,
+        holder=str(by) if by else None,
+        rows=progress.get("rows"),
+        done=progress.get("done"),
+        tokens_per_second=progress.get("tokens_per_second"),
+        seconds_left=progress.get("seconds_left") if by else None,
+        last_commit=committed.isoformat(timespec="seconds") if committed else None,
+        published_at=facts.get("finished_at"),
+        published_rows=facts.get("summary", {}).get("rows"),
+    )
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _as_dict(path.read_bytes())
+    except OSError:
+        return {}
+
+
+def _as_dict(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

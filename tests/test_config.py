@@ -13,7 +13,7 @@ from enrich.errors import ConfigError
 NOT_TEXT = {
     "catalog", "output", "device", "dtype", "batch_size", "batch_tokens", "commit_rows", "commit_seconds", "restart",
     "previous", "fresh", "changes", "max_time", "deadline", "publish_partial", "max_quarantined", "max_drift", "shard",
-    "metrics_file", "report", "exit_code_unchanged", "workers", "ray",
+    "metrics_file", "report", "work_dir", "exit_code_unchanged", "workers", "ray",
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ NOUNS = {
     "reuse",
     "changes",
     "lock",
+    "remote",
 }
 SHARED = {
     "config",
@@ -34,6 +35,8 @@ SHARED = {
     "clock",
     "shard",
     "summary",
+    "url",
+    "names",
 }
 TORCH = {"engine", "finetune", "evaluate"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

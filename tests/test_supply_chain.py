@@ -75,7 +75,9 @@ def pins(path: Path) -> dict[str, Requirement]:
     return {canonicalize_name(one.name): one for one in found}
 
 
-@pytest.mark.parametrize("file", ["constraints.txt", "jobs/airflow/constraints.txt"])
+@pytest.mark.parametrize(
+    "file", ["constraints.txt", "jobs/airflow/constraints.txt", "tests/integration/s3/constraints.txt"]
+)
 def test_every_constraint_is_one_version(file: str) -> None:
     text = (ROOT / file).read_text(encoding="utf-8")
     found = pins(ROOT / file)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,19 @@ if TYPE_CHECKING:
     from enrich.report.gather import Output
 
 
-def write_report(output: Path, page: Path, *, before: Output | None = None, sample: int = 300, seed: int = 0) -> Report:
+def write_report(
+    output: Path,
+    page: Path,
+    *,
+    before: Output | None = None,
+    sample: int = 300,
+    seed: int = 0,
+    called: str | None = None,
+) -> Report:
     """Write the report on an output as one HTML file, and return its data.
 
-    `before` is the output of the night before, if it was opened in time. Raises CatalogError if the output can't be
+    `before` is the output of the night before, if it was opened in time; `called` the output's name for the reader, if
+    that is not its path. Raises CatalogError if the output can't be
     read, ConfigError if the package that draws the charts is not installed.
     """
     from enrich.report.charts import check_available
@@ -25,10 +35,13 @@ def write_report(output: Path, page: Path, *, before: Output | None = None, samp
 
     check_available()
     report = gather(open_output(output), before=before, sample=sample, seed=seed)
+    report = replace(report, output=called or report.output)
     write(render(report), page)
     return report
 
 
-def report_path(output: Path) -> Path:
-    """Return where the report on an output goes if nobody says otherwise."""
+def report_path(output: Path | str) -> Path | str:
+    """Return where the report on an output goes if nobody says otherwise; beside a URL, if that is one."""
+    if isinstance(output, str):
+        return f"{output.removesuffix(Path(output).suffix)}.report.html"
     return output.with_name(f"{output.stem}.report.html")

@@ -59,8 +59,8 @@ def foresee(run: Run, price_per_hour: float | None) -> Plan:
     roles = run.catalog.roles
     pairs = [value for _, value in roles.attribute_pairs]
     return Plan(
-        catalog=run.config.catalog,
-        output=str(run.config.output_path),
+        catalog=run.names(run.config.catalog),
+        output=run.names(str(run.config.output_path)),
         model=run.files.name,
         columns={
             "id": [roles.id] if roles.id else [],

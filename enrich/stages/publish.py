@@ -101,7 +101,7 @@ def publish(
             padding_waste=round(run.stats.padding_waste, 4),
             resumed_rows=resumed,
             retried=tally.retried,
-            output=str(config.output_path),
+            output=run.names(str(config.output_path)),
             run_id=checkpoint.run_id,
         )
         writer.finish(survey.rows, _facts(run, summary, profile))
@@ -225,7 +225,7 @@ def _facts(run: Run, summary: Summary, profile: Profile) -> dict[str, Any]:
         "profile": profile.as_dict(),
         "fingerprint": fingerprint(run),
         "shard": config.shard,
-        "config": config.as_dict(),
+        "config": run.names.of_all(config.as_dict()),
         "roles": asdict(run.catalog.roles),
         "catalog": {"content": run.catalog.identity, "columns": len(run.catalog.schema)},
         "model": {"name": run.files.name, "revision": run.files.revision, "context": run.files.context},

@@ -32,6 +32,7 @@ from enrich.errors import CatalogError, ConfigError, Interrupted
 from enrich.grounding import Grounding
 from enrich.keys import digest
 from enrich.listing import Listing, most_characters
+from enrich.names import Names
 from enrich.output import facts_or_none
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
@@ -65,6 +66,7 @@ class Run:
     generating_seconds: float = 0.0
     meter: Meter = field(default_factory=Meter)
     model: Any = None  # its weights, if they were loaded before the run
+    names: Names = field(default_factory=Names)
 
     @cached_property
     def device(self) -> str:
@@ -276,7 +278,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
     }
 
 
-def open_checkpoint(run: Run) -> Checkpoint:
+def open_checkpoint(run: Run, after_commit: Callable[[Checkpoint, Path | None], None] | None = None) -> Checkpoint:
     """Open the run's checkpoint, or begin one.
 
     One that was begun with another catalog or other rules is set aside: what it holds is found by key. Raises
@@ -297,6 +299,7 @@ def open_checkpoint(run: Run) -> Checkpoint:
         restart=config.restart,
         commit_rows=config.commit_rows,
         commit_seconds=config.commit_seconds,
+        after_commit=after_commit,
     )
     for note in checkpoint.notes:
         log.warning("%s", note)
