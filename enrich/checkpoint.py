@@ -275,12 +275,6 @@ def listed_parts(directory: Path) -> list[str]:
     return [part.name for part in listed]
 
 
-def listed_rows(directory: Path) -> int:
-    """Return how many rows the listed parts have. Raises CheckpointMismatch if there is no manifest."""
-    _, listed, _ = _read_manifest(directory / MANIFEST)
-    return sum(part.rows for part in listed)
-
-
 def last_commit(directory: Path) -> float | None:
     """Return when rows were last committed, in seconds since 1970; None if none were."""
     try:
