@@ -46,8 +46,8 @@ report: $(VENV)/.report ## Write the report on an output: make report OUT=file
 browser-test: $(VENV)/.browser ## Run the tests of report and demo in headless Chromium, which apt-get installs if need be
 	$(BIN)/pytest -m browser tests/integration/test_browser.py
 
-ray-test: $(VENV)/.ray ## Run the tests of several workers in a real Ray on this machine
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m ray tests/integration/test_ray.py
+ray-test: $(VENV)/.ray ## Run the tests of several workers in a real Ray on this machine: make ray-test [SHORT=1]
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "ray$(if $(SHORT), and not slow)" tests/integration/test_ray.py
 
 screenshots: $(VENV)/.browser ## Take the docs' screenshots of report and demo anew
 	$(BIN)/python docs/take_screenshots.py
@@ -75,8 +75,8 @@ audit: $(AUDIT_VENV)/.done ## Ask for known vulnerabilities of the pinned packag
 airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a real Airflow, in an environment of its own
 	AIRFLOW_VENV=$(AIRFLOW_VENV) $(BIN)/pytest -m airflow tests/integration/test_airflow.py
 
-s3-test: $(VENV)/.dev $(S3_VENV)/.done ## Run with everything on an S3 server on this machine, in an environment of its own
-	S3_VENV=$(S3_VENV) OMP_NUM_THREADS=1 $(BIN)/pytest -m s3 tests/integration/test_s3.py
+s3-test: $(VENV)/.dev $(S3_VENV)/.done ## Run with everything on an S3 server on this machine: make s3-test [SHORT=1]
+	S3_VENV=$(S3_VENV) OMP_NUM_THREADS=1 $(BIN)/pytest -m "s3$(if $(SHORT), and not slow)" tests/integration/test_s3.py
 
 crash-test: $(VENV)/.dev ## Kill runs of the command everywhere, hundreds of times, and count what is lost (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/integration/crash/kills.py

@@ -124,6 +124,7 @@ def test_an_actor_that_is_killed_costs_its_rows_in_flight(tmp_path: Path, local:
     assert_same(output, local)
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_or_stopped_is_gone_on_from(tmp_path: Path, local: pl.DataFrame) -> None:
     output = tmp_path / "out.parquet"
     process = start(output, "--workers", 2)
@@ -178,6 +179,7 @@ def cluster() -> Iterator[Any]:
         started.shutdown()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_machine_goes_on(tmp_path: Path, local: pl.DataFrame, cluster: Any) -> None:
     output = tmp_path / "out.parquet"
     process = start(output, "--ray", cluster.address, "--json")

@@ -231,6 +231,7 @@ def test_a_server_that_fails_every_third_request(server: Server, command: Comman
     assert is_left_clean(server)
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time_and_none_over_what_another_has_published(server: Server, command: Command) -> None:
     server.remote.write(server.url(OUT), b"of last night")
     first = command.start()
@@ -247,6 +248,7 @@ def test_one_run_at_a_time_and_none_over_what_another_has_published(server: Serv
     assert is_left_clean(server)
 
 
+@pytest.mark.slow
 def test_stopped_and_out_of_time(server: Server, command: Command, local: pl.DataFrame) -> None:
     process = command.start()
     server.wait_for_parts(process, 2)
@@ -263,6 +265,7 @@ def test_stopped_and_out_of_time(server: Server, command: Command, local: pl.Dat
     assert is_left_clean(server)
 
 
+@pytest.mark.slow
 def test_a_failed_upload_leaves_the_old_object(server: Server, command: Command) -> None:
     server.remote.write(server.url(OUT), b"of last night")
     server.tell(f"refuse {OUT}")
