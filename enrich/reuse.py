@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import polars as pl  # imported where it is used: a night on which nothing has changed needs none
 
 _BATCH_ROWS = 65_536
+_READ_BYTES = 1 << 20  # at a time: otherwise the whole of a row group's column
 _MOST_PARTITIONS = 256  # as many files are open at once
 
 
@@ -67,7 +68,7 @@ class _Source:
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield (position of the first row, batch)."""
         position = self.first
-        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=1 << 20) as file:
+        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_READ_BYTES) as file:
             for batch in file.iter_batches(rows_at_once(file, _BATCH_ROWS, columns), columns=list(columns)):
                 yield position, batch
                 position += len(batch)

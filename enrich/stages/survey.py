@@ -1,4 +1,4 @@
-"""The survey: the whole catalog read once, each row keyed, and the texts of earlier runs found."""
+"""The survey: each row of the catalog marked and keyed, once for a run, and the texts of earlier runs found."""
 
 from __future__ import annotations
 
