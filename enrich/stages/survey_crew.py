@@ -30,6 +30,7 @@ from enrich.stages.surveyor import Findings, Instructions, Surveyor
 
 _ALONE_ROWS = 32_768  # surveyed in this process before others are started, which takes as long as these
 _MOST_PROCESSES = 4  # of some 100 MiB each; reading the catalog keeps no more of them busy
+_ENDING_SECONDS = 5.0
 _FOUND = pa.schema(
     [
         ("marks", pa.binary()),
@@ -156,7 +157,9 @@ class _Member:
                 self._reader = pa.ipc.open_stream(stdout)
             found = self._reader.read_next_batch().to_pylist()[0]
         except (OSError, StopIteration, pa.ArrowException) as error:
-            code = self._process.poll()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ENDING_SECONDS)  # its pipes are gone before it is
+            code = self._process.returncode
             raise TryAgain(
                 f"a process that reads the catalog beside this one is gone (exit code {code}); was memory short?"
             ) from error
