@@ -25,7 +25,7 @@ from typing import Any
 from bench_nights import make_catalog
 
 OPTIONS: dict[str, Any] = {"max_new_tokens": 64, "rules": "all=off"}
-STAGES = ("prepare", "open_checkpoint", "survey_catalog", "keep_survey", "plan_rows", "generate", "publish")
+STAGES = ("prepare", "open_checkpoint", "survey_catalog", "keep_survey", "plan_windows", "generate", "publish")
 
 
 class Stages:
@@ -67,7 +67,7 @@ def watch_stages() -> Stages:
     stages = Stages()
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        if name != "plan_rows":
+        if name != "plan_windows":
             return lambda *arguments, **options: stages(name, lambda: function(*arguments, **options))
 
         def windows(*arguments: Any) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from enrich.ahead import one_ahead
 from enrich.changes import ChangesWriter
 from enrich.checkpoint import PROGRESS, Checkpoint
 from enrich.config import RunConfig
@@ -30,7 +31,7 @@ from enrich.shard import ROW, Shard
 from enrich.speeds import note_speed, read_speed
 from enrich.stages.foresee import foresee as foreseen
 from enrich.stages.foresee import speed_kind
-from enrich.stages.generate import generate, plan_rows
+from enrich.stages.generate import generate
 from enrich.stages.judging import judge_again
 from enrich.stages.publish import publish
 from enrich.stages.setup import (
@@ -46,6 +47,7 @@ from enrich.stages.setup import (
     was_published,
 )
 from enrich.stages.survey import keep_survey, survey_catalog
+from enrich.stages.windows import plan_windows
 from enrich.staging import Stage, staged
 from enrich.summary import Summary, total
 from enrich.usage import total_usage
@@ -87,17 +89,16 @@ def run_staged(
             if resumed:
                 log.info("resuming: %s rows found done in %s", f"{resumed:,}", checkpoint.directory)
             survey = judge_again(run, survey, checkpoint)
-            finished = True
             bar, state = is_watched() if show_bar is None else show_bar, checkpoint.directory / PROGRESS
             speed = read_speed(speed_kind(run))
-            with Progress(
-                survey.to_do, resumed, bar=bar, state=state, slots=run.stats,
-                usual_seconds=speed.seconds_of_row if speed else None,
-            ) as progress:  # fmt: skip
-                for window in plan_rows(run, survey, checkpoint):
-                    finished = finished and generate(run, window, checkpoint, progress)
-                    if not finished:
-                        break
+            with (
+                Progress(
+                    survey.to_do, resumed, bar=bar, state=state, slots=run.stats,
+                    usual_seconds=speed.seconds_of_row if speed else None,
+                ) as progress,
+                closing(one_ahead(plan_windows(run, survey, checkpoint))) as windows,
+            ):  # fmt: skip
+                finished = all(generate(run, window, checkpoint, progress) for window in windows)
             checkpoint.commit()
             run.close()  # workers may cost by the hour
             if not finished and not config.publish_partial:

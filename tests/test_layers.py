@@ -24,6 +24,7 @@ NOUNS = {
     "remote",
 }
 SHARED = {
+    "ahead",
     "config",
     "wishes",
     "errors",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from enrich.engine.files import ModelFiles
+from enrich.engine.word_memory import WordMemory
 from enrich.errors import ModelError, one_line
 
 # Some chat templates state today's date, but a text must not depend on the day that it is written.
@@ -31,6 +32,7 @@ class Tokenizer:
             raise ModelError(f"model {files.name}: its tokenizer can't be loaded: {one_line(error)}") from error
         _check_belongs(self._tokenizer, files)
         self._chat = _Chat(files, self._tokenizer) if chat else None
+        self._memory = WordMemory(self._tokenizer) if WordMemory.suits(self._tokenizer) else None
 
     def encode(self, texts: Sequence[str], systems: Sequence[str] | None = None) -> list[list[int]]:
         """Encode prompts, with what the model wants before them (a beginning-of-text token, or nothing).
@@ -42,8 +44,11 @@ class Tokenizer:
         plain = [_unicode(text) for text in texts]
         if self._chat:
             return self._chat.encode(plain, [_unicode(text) for text in systems or [""] * len(plain)])
+        return self._memory.encode(plain) if self._memory else self._encode(plain)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
         ids: list[list[int]] = self._tokenizer(
-            plain,
+            texts,
             split_special_tokens=True,
             truncation=False,
             verbose=False,

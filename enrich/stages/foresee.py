@@ -13,10 +13,10 @@ from enrich.checkpoint import Checkpoint
 from enrich.generation import QUARANTINED, Outcome
 from enrich.plan import Plan, PlannedBucket, PlannedCategory, PlannedPrompt, estimate
 from enrich.speeds import kind_of_run, read_speed
-from enrich.stages.generate import Row, plan_rows
 from enrich.stages.judging import judge_again
 from enrich.stages.setup import CHECKPOINT, Run, fingerprint
 from enrich.stages.survey import survey_catalog
+from enrich.stages.windows import Row, plan_windows
 
 _PROMPTS = 3
 _LONGEST_PROMPT = 2_000  # characters shown
@@ -46,12 +46,15 @@ def foresee(run: Run, price_per_hour: float | None) -> Plan:
     categories: Counter[str] = Counter()
     shortened = pending = 0
     shown: list[Row] = []
-    for window in plan_rows(run, survey, checkpoint):
-        lengths += np.bincount([len(row.prompt.token_ids) for row in window], minlength=len(lengths))
-        categories.update(run.categories.of(row.prompt.product).name for row in window)
-        shortened += sum(bool(row.prompt.dropped) for row in window)
-        shown += _spread(window) if not pending else []
-        pending += len(window)
+    for window in plan_windows(run, survey, checkpoint):
+        rows = window.rows
+        lengths += np.bincount([len(row.prompt.token_ids) for row in rows], minlength=len(lengths))
+        categories.update(run.categories.of(row.prompt.product).name for row in rows)
+        shortened += sum(bool(row.prompt.dropped) for row in rows)
+        shown += _spread(rows) if not pending else []
+        pending += len(rows)
+        for outcome in window.settled:
+            checkpoint.add(outcome)
     planned = _buckets(run, lengths)
     prompt_tokens = int((lengths * np.arange(len(lengths))).sum())
     positions = sum(bucket.edge * bucket.rows for bucket in planned)
@@ -123,9 +126,9 @@ def _differing(manifest: Path, bound_to: dict[str, object]) -> set[str]:
         return set()
 
 
-def _spread(window: list[Row]) -> list[Row]:
-    count = min(_PROMPTS, len(window))
-    return [window[len(window) * number // count] for number in range(count)]
+def _spread(rows: list[Row]) -> list[Row]:
+    count = min(_PROMPTS, len(rows))
+    return [rows[len(rows) * number // count] for number in range(count)]
 
 
 def _buckets(run: Run, lengths: np.ndarray) -> tuple[PlannedBucket, ...]:

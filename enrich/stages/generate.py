@@ -1,4 +1,4 @@
-"""Generation: the rows to do are planned a window at a time, and generated bucket by bucket until each is settled."""
+"""Generation: the rows of a window are generated bucket by bucket until each is settled."""
 
 from __future__ import annotations
 
@@ -7,35 +7,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import numpy as np
-
 from enrich import buckets
 from enrich.checkpoint import Checkpoint
 from enrich.engine.protocol import Completion, Engine, Request
-from enrich.generation import GENERATED, QUARANTINED, SKIPPED, Attempt, Generation, Outcome, text_digest
+from enrich.generation import GENERATED, QUARANTINED, Attempt, Generation, Outcome, text_digest
 from enrich.keys import seed_of
-from enrich.product import Product
 from enrich.progress import Progress
-from enrich.prompts import Prompt, PromptBuilder
 from enrich.quality import SENTENCE_DROPPED, Severity, Verdict, clean_text, mend
 from enrich.stages.setup import Run, committed, stop_if_asked
-from enrich.stages.survey import Survey
-
-# Rows planned before they are generated: enough that every bucket's batches are full, few enough for memory.
-_WINDOW_ROWS = 32_768
+from enrich.stages.windows import Row, Window
 
 
 class _TimeIsUp(Exception):
     """There is no time for more rows before the deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row that waits for its text."""
-
-    ordinal: int
-    key: str
-    prompt: Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,55 +59,23 @@ class _Trial:
         return last.is_good or last.severity == Severity.QUARANTINE or len(self.tries) >= max_attempts
 
 
-def plan_rows(run: Run, survey: Survey, checkpoint: Checkpoint) -> Iterator[list[Row]]:
-    """Render and tokenize the rows to do, in catalog order; yield those not done yet, a window at a time."""
-    builder = PromptBuilder(choose_wording=run.wording, encode=run.tokenizer.encode, max_tokens=run.longest_prompt)
-    window: list[Row] = []
-    waiting = survey.waiting
-    for _, products in run.catalog.batches() if len(waiting) else ():
-        stop_if_asked(run, committed(checkpoint))
-        begin, end = np.searchsorted(waiting, [products.first, products.first + len(products)])
-        to_do = []
-        for product in products.at(waiting[begin:end] - products.first):
-            if product.title:
-                to_do.append(run.categories.of(product).arrange(product))
-            elif survey.is_variant(product.ordinal):
-                generation = Generation(SKIPPED, flags=("variant",), run_id=checkpoint.run_id)
-                checkpoint.add(Outcome(product.ordinal, product.description or None, generation))
-            else:
-                checkpoint.add(_unusable(product, "no_title", checkpoint.run_id))
-        for prompt in builder.build(to_do):
-            if prompt.token_ids:
-                ordinal = prompt.product.ordinal
-                window.append(Row(ordinal, survey.wanted.key(ordinal), prompt))
-            else:
-                checkpoint.add(_unusable(prompt.product, "prompt_too_long", checkpoint.run_id))
-        if len(window) >= _WINDOW_ROWS:
-            yield window
-            window = []
-    if window:
-        yield window
-
-
-def _unusable(product: Product, reason: str, run_id: str) -> Outcome:
-    # An old description is better than none, even where it was to be replaced.
-    return Outcome(
-        product.ordinal, product.description or None, Generation(QUARANTINED, flags=(reason,), run_id=run_id)
-    )
-
-
-def generate(run: Run, window: Sequence[Row], checkpoint: Checkpoint, progress: Progress) -> bool:
-    """Generate the window's rows bucket by bucket and hand each to the checkpoint once it is settled.
+def generate(run: Run, window: Window, checkpoint: Checkpoint, progress: Progress) -> bool:
+    """Generate the window's rows bucket by bucket and hand each to the checkpoint once it is settled, and those that
+    were settled without a model before them.
 
     Texts that break a rule of weight are generated again beside the bucket's others, each from the next part of its
     row's random stream. Returns whether there was time for all of them.
     """
-    grouped = buckets.group((len(row.prompt.token_ids) for row in window), run.longest_prompt)
+    for outcome in window.settled:
+        checkpoint.add(outcome)
+    if not window.rows:
+        return True
+    grouped = buckets.group((len(row.prompt.token_ids) for row in window.rows), run.longest_prompt)
     engine = run.engine  # its weights are loaded by now, which is no part of the speed
     progress.expect({bucket.edge: len(bucket.items) for bucket in grouped})
     for bucket in grouped:
         progress.enter(bucket.edge)
-        trials = [_Trial(window[index]) for index in bucket.items]
+        trials = [_Trial(window.rows[index]) for index in bucket.items]
         requests = [trial.next_request(run) for trial in trials]
         try:
             for index, completion in _completions(run, engine, requests, bucket.edge, checkpoint):
