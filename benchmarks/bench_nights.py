@@ -26,13 +26,19 @@ OPTIONS = {"max_new_tokens": 64}
 SENTENCES_A_TEXT = 5  # of ten words each
 
 
-def make_catalog(path: Path, rows: int) -> None:
+def make_catalog(path: Path, rows: int, *, described: bool = False) -> None:
+    """Repeat the sample until there are enough rows, each with an id and a title of its own; `described` poorly."""
     home = pl.read_parquet(HOME).with_columns(description=pl.lit(None, pl.String))
     frame = pl.concat([home] * (rows // len(home) + 1)).head(rows)
     frame = frame.with_columns(
         pl.concat_str(pl.lit("P"), pl.int_range(rows).cast(pl.String)).alias("sku"),
         pl.concat_str("title", pl.lit(" no. "), pl.int_range(rows).cast(pl.String)).alias("title"),
     )
+    if described:  # 160 characters each, in catalogs of some 320 bytes a row
+        told = ["title", "category", "brand", "color", "material", "size"]
+        frame = frame.with_columns(
+            pl.concat_str(*told, pl.lit("Buy now, best price."), separator="; ", ignore_nulls=True).alias("description")
+        )
     write_catalog(frame, path)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from bench_nights import make_catalog
 
-OPTIONS: dict[str, Any] = {"max_new_tokens": 64, "rules": "all=off"}
+OPTIONS: dict[str, Any] = {"max_new_tokens": 64, "rules": "all=off", "overwrite": True}
 STAGES = ("prepare", "open_checkpoint", "survey_catalog", "keep_survey", "plan_windows", "generate", "publish")
 
 
@@ -186,7 +186,7 @@ def main() -> None:
         for rows in map(int, arguments.rows.split(",")):
             catalog = directory / f"{rows}.{arguments.format}"
             if not catalog.exists():
-                make_catalog(catalog, rows)
+                make_catalog(catalog, rows, described=True)
             for case in arguments.cases.split(","):
                 command = [sys.executable, __file__, "--until", str(arguments.until), "--run", str(catalog), str(rows)]
                 subprocess.run([*command, case], check=True)
