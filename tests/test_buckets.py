@@ -58,7 +58,7 @@ def test_edges_are_fixed_rise_with_the_length_and_waste_little(longest: int, dat
     assert length <= edge <= longest
     assert edge_of(edge, longest) == edge  # an edge is in its own bucket
     assert length == 1 or edge_of(length - 1, longest) <= edge
-    assert edge <= max(16, length * 4 / 3) or length > 32_768
+    assert edge <= max(16, length + 7, length * 5 / 4) or length > 32_768
     if edge < longest:  # then it is one of the fixed edges, whatever the longest is
         assert edge == edge_of(length, longest + 1) == edge_of(length, 10**6)
 
