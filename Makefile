@@ -12,7 +12,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test s3-test crash-test fault-test fuzz soak audit lint samples train-default wheel-test clean
+.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test s3-test crash-test fault-test mutation-test fuzz soak audit lint samples train-default wheel-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ crash-test: $(VENV)/.dev ## Kill runs of the command everywhere, hundreds of tim
 
 fault-test: $(VENV)/.dev ## Let disks, checkpoints, engines, memory and clocks fail, and count what is lost
 	OMP_NUM_THREADS=1 $(BIN)/python tests/integration/crash/failures.py
+
+mutation-test: $(VENV)/.dev ## Break every stage on purpose and see that its tests notice (ten minutes)
+	$(BIN)/python tests/mutations.py
 
 lint: $(VENV)/.dev ## Check style, format and types
 	$(BIN)/ruff check .

@@ -356,11 +356,14 @@ class RunConfig:
 
     def sampling(self) -> dict[str, Any]:
         """Return how tokens are to be drawn, of a configuration that is completed."""
-        names = ("max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty")
+        drawn = {
+            option.name: (getattr(self, option.name), built_in)
+            for option in fields(self)
+            if (built_in := option.metadata.get("built_in")) is not None and option.name != "chat"
+        }
+        drawn["stop"] = (tuple(one.replace(r"\n", "\n").replace(r"\t", "\t") for one in self.stop or ()), ())
         # What is off is left out: a version that has a way more of drawing tokens still reuses the texts of the last.
-        stop = tuple(one.replace(r"\n", "\n").replace(r"\t", "\t") for one in self.stop or ())
-        if_set = {"min_p": self.min_p, "no_repeat_ngram": self.no_repeat_ngram, "stop": stop}
-        return {name: getattr(self, name) for name in names} | {name: value for name, value in if_set.items() if value}
+        return {name: value for name, (value, built_in) in drawn.items() if value or built_in}
 
     def rule_settings(self) -> dict[str, str]:
         """Return what `rules` sets, by name."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +28,32 @@ from enrich.config import RunConfig
 from enrich.errors import ConfigError, ModelError
 
 WISHES_FILE = "enrich.toml"
-_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram", "stop")
-_OPTIONS = ("chat", "max_new_tokens", *_SAMPLING)
+_OPTIONS = tuple(option.name for option in fields(RunConfig) if option.metadata.get("built_in") is not None)
+_TOP = ("chat", "max_new_tokens")
+_SAMPLING = tuple(name for name in _OPTIONS if name not in _TOP)
 
 
 @dataclass(frozen=True)
 class Wishes:
     """What a model wants of a run that says nothing else; None where it has no wish.
 
-    `continues_prompt` says that a text begins with its prompt. `model` is what a preset stands for.
+    `options` are those of a run that are left to the model. `continues_prompt` says that a text begins with its prompt.
+    `model` is what a preset stands for.
     """
 
     template: str | None = None
-    chat: bool | None = None
     continues_prompt: bool | None = None
-    max_new_tokens: int | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    no_repeat_ngram: int | None = None
-    stop: tuple[str, ...] | None = None
     model: str | None = None
-
-    def options(self) -> dict[str, Any]:
-        """Return the options of a run that the model has a wish for, its template not among them."""
-        return {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def over(self, other: Wishes) -> Wishes:
         """Return these wishes, and the other's where there are none."""
-        own = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
-        return replace(other, **own)
+        own = {
+            name: value
+            for name in ("template", "continues_prompt", "model")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(other, **own, options={**other.options, **self.options})
 
 
 def read_wishes(file: Path, *, preset: bool = False) -> Wishes:
@@ -77,18 +71,19 @@ def read_wishes(file: Path, *, preset: bool = False) -> Wishes:
     sampling = data.pop("sampling", {})
     if not isinstance(sampling, dict):
         raise ModelError(f"{file}: sampling should be a table, [sampling], with {', '.join(_SAMPLING)}")
-    top = [field.name for field in fields(Wishes) if field.name not in _SAMPLING and (preset or field.name != "model")]
+    top = ["template", "chat", "continues_prompt", "max_new_tokens", *(["model"] if preset else [])]
     _check_keys(file, data, top, "")
     _check_keys(file, sampling, _SAMPLING, "sampling.")
     for key, kind in {"template": str, "model": str, "continues_prompt": bool}.items():
         if key in data and not isinstance(data[key], kind):
             described = "text in quotes" if kind is str else "true or false"
             raise ModelError(f"{file}: {key} = {data[key]!r} should be {described}")
-    wishes = Wishes(**data, **sampling)
+    options = {name: data.pop(name) for name in _TOP if name in data} | sampling
+    wishes = Wishes(**data, options=options)
     if preset and wishes.model is None:
         raise ModelError(f"{file}: model is missing: the directory or hub id that the preset is of")
     try:
-        RunConfig("catalog", **wishes.options())
+        RunConfig("catalog", **options)
     except ConfigError as error:
         raise ModelError(f"{file}: {error}") from error
     return wishes

@@ -31,14 +31,14 @@ def test_all_that_a_model_can_wish_for(tmp_path: Path) -> None:
     )
     assert wishes.template == "{{ title }}"
     assert wishes.continues_prompt is False
-    assert wishes.options() == {
+    assert wishes.options == {
         "chat": True, "max_new_tokens": 64, "temperature": 1, "top_k": 0, "top_p": 0.5, "repetition_penalty": 1.2,
     }  # fmt: skip
 
 
 def test_a_model_may_wish_for_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, "") == Wishes()
-    assert Wishes().options() == {}
+    assert Wishes().options == {}
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,10 @@ def test_a_preset_says_of_what_model(tmp_path: Path) -> None:
 
 
 def test_one_s_wishes_go_over_another_s() -> None:
-    own, other = Wishes(top_k=0, chat=False), Wishes(top_k=5, chat=True, top_p=0.3)
-    assert own.over(other) == Wishes(top_k=0, chat=False, top_p=0.3)
+    own = Wishes(options={"top_k": 0, "chat": False})
+    other = Wishes(template="{{ title }}", options={"top_k": 5, "chat": True, "top_p": 0.3})
+    assert own.over(other) == Wishes(template="{{ title }}", options={"top_k": 0, "chat": False, "top_p": 0.3})
+    assert Wishes(continues_prompt=False).over(Wishes(continues_prompt=True)).continues_prompt is False
 
 
 def test_a_run_is_as_the_model_wishes_it(enrich, tiny_gpt2: Path, tmp_path: Path) -> None:

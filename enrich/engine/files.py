@@ -98,7 +98,7 @@ def wishes_of(name: str, revision: str | None = None) -> tuple[Wishes, dict[str,
     except ModelError:
         return None
     if directory is None:
-        return (preset, preset.options()) if preset.model else None
+        return (preset, dict(preset.options)) if preset.model else None
     wishes = preset.over(_own_wishes(name, directory))
     return wishes, _options(wishes, _has_chat_template(directory))
 
@@ -225,7 +225,7 @@ def _has_chat_template(directory: Path) -> bool:
 def _options(wishes: Wishes, has_chat_template: bool) -> dict[str, Any]:
     # A model with a template of its own was trained on plain prompts, whatever its tokenizer has brought along.
     chat = {"chat": True} if has_chat_template and wishes.template is None else {}
-    return chat | wishes.options()
+    return {**chat, **wishes.options}
 
 
 def _hash(directory: Path) -> str:

@@ -1,0 +1,240 @@
+"""Break every stage on purpose, one line at a time, and see that its tests notice.
+
+Works on a copy of the tree. Prints a line for each break; exits with 1 if one goes unnoticed or does not fit the code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COPIED = ("enrich", "tests", "jobs", "sample_catalogs", "docs", "benchmarks")
+FILES = ("pyproject.toml", "README.md", "CHANGELOG.md", "Makefile", "constraints.txt")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One break: `before` stands once in the file and becomes `after`; `tests` should fail."""
+
+    what: str
+    file: str
+    before: str
+    after: str
+    tests: str
+
+
+MUTATIONS = (
+    Mutation(
+        "catalog: a quote left open at the end of a CSV swallows rows",
+        "catalog/formats.py", '_END_MARK = "\\0"', '_END_MARK = ""', "tests/catalog",
+    ),
+    Mutation(
+        "catalog: a placeholder counts as a title",
+        "catalog/products.py", '"" if is_placeholder_title(text) else text for', "text for", "tests/catalog",
+    ),
+    Mutation(
+        "survey: rows of variants are taken for products",
+        "stages/surveyor.py", "marks[row] |= VARIANT", "marks[row] |= 0", "tests/test_survey.py",
+    ),
+    Mutation(
+        "survey: descriptions that people wrote are written over",
+        "stages/surveyor.py", "VARIANT = 1, 2, 4", "VARIANT = 1, 8, 4", "tests/test_job.py tests/test_survey.py",
+    ),
+    Mutation(
+        "keys: the id is not in the key",
+        "keys.py", "_framed(_bytes_of(product_id)) + ", "", "tests/test_keys.py",
+    ),
+    Mutation(
+        "keys: equal rows share a key",
+        "keys.py", '(_framed(b"%d" % number) if number else first)', "first", "tests/test_keys.py",
+    ),
+    Mutation(
+        "prompts: the first attributes are left out, not the last",
+        "prompts.py", "attributes=product.attributes[:n]", "attributes=product.attributes[count - n :]",
+        "tests/test_prompts.py",
+    ),
+    Mutation(
+        "windows: rows without a title are forgotten",
+        "stages/windows.py", 'window.settled.append(_unusable(product, "no_title", checkpoint.run_id))', "pass",
+        "tests/test_job.py",
+    ),
+    Mutation(
+        "tokenizer: line ends are lost",
+        "engine/word_memory.py", "return [part for line in lines for part in (line, \"\\n\")][:-1]", "return lines",
+        "tests/engine/test_word_memory.py",
+    ),
+    Mutation(
+        "reuse: a text that a person edited counts as the model's",
+        "reuse.py", "is_edited &= has_text & usable", "is_edited[:] = False", "tests/test_reuse.py",
+    ),
+    Mutation(
+        "reuse: texts of another version are trusted",
+        "reuse.py", 'if facts["versions"]["enrich"] != version:', "if False:", "tests/test_reuse.py",
+    ),
+    Mutation(
+        "judging: texts that today's rules refuse stay",
+        "stages/judging.py", "if not verdict.accepted:", "if False:", "tests/test_job.py tests/test_retries.py",
+    ),
+    Mutation(
+        "buckets: an edge is too small for its longest prompt",
+        "buckets.py", "_EDGES[bisect_left(_EDGES, length)]", "_EDGES[bisect_left(_EDGES, length - 1)]",
+        "tests/test_buckets.py",
+    ),
+    Mutation(
+        "engine: a token's position is off by one",
+        "engine/cohorts.py", "self.positions = np.array(lengths) - 1", "self.positions = np.array(lengths)",
+        "tests/engine/test_continuous.py",
+    ),
+    Mutation(
+        "engine: the draw does not depend on the step",
+        "engine/sampling.py", "philox((zeros + step, attempts", "philox((zeros + step * 0, attempts",
+        "tests/engine/test_sampling.py",
+    ),
+    Mutation(
+        "engine: top-k keeps one token too many",
+        "engine/sampling.py", "k = min(params.top_k or", "k = min(1 + params.top_k or", "tests/engine/test_sampling.py",
+    ),
+    Mutation(
+        "engine: a stop string stays in the text",
+        "engine/stopping.py", "return text[: min(places)] if places else text", "return text",
+        "tests/engine tests/test_job.py",
+    ),
+    Mutation(
+        "quality: a text that has failed for good is published",
+        "stages/generate.py", "published = text if accepted else product.description or None", "published = text",
+        "tests/test_retries.py tests/test_job.py",
+    ),
+    Mutation(
+        "quality: one attempt more than is allowed",
+        "stages/generate.py", "len(self.tries) >= max_attempts", "len(self.tries) > max_attempts",
+        "tests/test_retries.py",
+    ),
+    Mutation(
+        "quality: the worst attempt is taken for the best",
+        "quality/verdict.py", "sorted(Severity, reverse=True) if level", "sorted(Severity) if level",
+        "tests/quality tests/test_retries.py",
+    ),
+    Mutation(
+        "quality: banned words pass",
+        "quality/rules.py", "if reason is not None:", "if reason is not None and rule.name != \"banned_word\":",
+        "tests/quality",
+    ),
+    Mutation(
+        "quality: a sentence that was not finished stays",
+        "quality/cleaning.py", "while pieces and _UNFINISHED.search(pieces[-1]):", "while False:", "tests/quality",
+    ),
+    Mutation(
+        "checkpoint: a damaged part is believed",
+        "checkpoint.py", "if not path.is_file() or _hash(path) != part.blake2b:", "if not path.is_file():",
+        "tests/test_checkpoint.py",
+    ),
+    Mutation(
+        "checkpoint: rows are committed twice",
+        "checkpoint.py", "self._pending.clear()", "pass", "tests/test_checkpoint.py",
+    ),
+    Mutation(
+        "checkpoint: other options go on with it",
+        "checkpoint.py", "_compare(directory, header[\"fingerprint\"], fingerprint)", "pass",
+        "tests/test_checkpoint.py",
+    ),
+    Mutation(
+        "publish: a missing row goes unnoticed",
+        "stages/publish.py", "if (missing := np.flatnonzero(chosen < 0)).size:",
+        "chosen[chosen < 0] = kept\n    if (missing := np.flatnonzero(chosen < 0)).size:",
+        "tests/test_job.py tests/test_output.py",
+    ),
+    Mutation(
+        "publish: too many quarantined rows are no reason to withhold",
+        "stages/publish.py", "if counts[QUARANTINED] > config.most_quarantined(survey.rows):", "if False:",
+        "tests/test_job.py tests/test_cli.py",
+    ),
+    Mutation(
+        "publish: drift is no reason to withhold",
+        "stages/publish.py", "drift > config.max_drift:", "drift < 0:", "tests/test_job.py tests/test_drift.py",
+    ),
+    Mutation(
+        "output: one that someone has changed counts as intact",
+        "output.py", 'return digest.hexdigest() == facts.get("texts")', "return True",
+        "tests/test_output.py tests/test_reuse.py",
+    ),
+    Mutation(
+        "changes: what is new is not told",
+        "changes.py", "        if others:", "        if False:", "tests/test_reuse.py tests/integration/test_nights.py",
+    ),
+    Mutation(
+        "merge: a row that is missing goes unnoticed",
+        "merge.py", "if row != expected:", "if False:", "tests/test_merge.py",
+    ),
+    Mutation(
+        "lock: two runs write one output",
+        "lock.py", "lock.acquire()", "pass", "tests/test_job.py tests/test_cli.py tests/integration/test_exit_codes.py",
+    ),
+    Mutation(
+        "clock: the end of the time is not seen",
+        "clock.py", "return self._end is None or now", "return True or now", "tests/test_clock.py",
+    ),
+    Mutation(
+        "errors: a usage error ends with another exit code",
+        "errors.py", "    exit_code = 2", "    exit_code = 1", "tests/test_cli.py",
+    ),
+)  # fmt: skip
+
+
+def copied(target: Path) -> None:
+    """Copy what tests need."""
+    skipped = shutil.ignore_patterns("__pycache__", "*.enriched.parquet*", ".*")
+    for name in COPIED:
+        shutil.copytree(ROOT / name, target / name, ignore=skipped)
+    for name in FILES:
+        shutil.copy(ROOT / name, target / name)
+
+
+def outcome(tree: Path, tests: str, processes: str) -> str:
+    """Run tests until one fails; return "noticed", "UNNOTICED", or what kept them from running."""
+    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", processes]
+    done = subprocess.run([*command, *tests.split()], cwd=tree, env=environment, stdout=subprocess.PIPE, check=False)
+    if done.returncode == 0:
+        return "UNNOTICED"
+    if b"\nFAILED " in done.stdout:
+        return "noticed"
+    return f"not run: {done.stdout.decode().splitlines()[-1]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="breaks whose description has this in it")
+    parser.add_argument("--processes", default="auto")
+    arguments = parser.parse_args()
+    unnoticed = count = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        tree = Path(temporary)
+        copied(tree)
+        for mutation in MUTATIONS:
+            if arguments.only not in mutation.what:
+                continue
+            file, count = tree / "enrich" / mutation.file, count + 1
+            source = file.read_text(encoding="utf-8")
+            if source.count(mutation.before) != 1:
+                verdict = f"stands {source.count(mutation.before)} times in {mutation.file}"
+            else:
+                file.write_text(source.replace(mutation.before, mutation.after), encoding="utf-8")
+                started = time.monotonic()
+                verdict = f"{outcome(tree, mutation.tests, arguments.processes)}, {time.monotonic() - started:.0f} s"
+                file.write_text(source, encoding="utf-8")
+            unnoticed += not verdict.startswith("noticed")
+            print(f"{verdict:20} {mutation.what}", flush=True)
+    print(f"{count} breaks, {count - unnoticed} noticed")
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
