@@ -176,7 +176,11 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, help="keep the files here")
     parser.add_argument("--until", type=float, default=0.5, help="share of the rows after which a run is broken off")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.make:
+        make_catalog(Path(arguments.make[0]), int(arguments.make[1]), described=True)
+        return
     if arguments.run:
         run_once(Path(arguments.run[0]), int(arguments.run[1]), arguments.run[2], arguments.until)
         return
@@ -185,8 +189,8 @@ def main() -> None:
         directory = arguments.directory or Path(temporary)
         for rows in map(int, arguments.rows.split(",")):
             catalog = directory / f"{rows}.{arguments.format}"
-            if not catalog.exists():
-                make_catalog(catalog, rows, described=True)
+            if not catalog.exists():  # by a process of its own: a process begins with the peak of who has started it
+                subprocess.run([sys.executable, __file__, "--make", str(catalog), str(rows)], check=True)
             for case in arguments.cases.split(","):
                 command = [sys.executable, __file__, "--until", str(arguments.until), "--run", str(catalog), str(rows)]
                 subprocess.run([*command, case], check=True)
