@@ -31,7 +31,7 @@ from enrich.outcomes import OUTCOME_SCHEMA, outcome_table
 
 MANIFEST = "manifest.jsonl"
 PROGRESS = "progress.json"  # how far the run is, for `enrich status`; nothing depends on it
-_SURVEY = "survey.parquet"  # what was found out about the catalog; it spares a resumed run the time, no more
+SURVEY = "survey.parquet"  # what was found out about the catalog; it spares a resumed run the time, no more
 _FORMAT = 2
 
 
@@ -49,7 +49,8 @@ class Checkpoint:
     """An open checkpoint. Use it as a context manager: entering it begins it on disk, leaving it commits what is still
     in memory.
 
-    `after_commit` is called with it and the new part when one is listed, and with None when it is begun or found.
+    `after_commit` is called with it and the new part when one is listed, the survey when that is kept, and None when it is
+    begun or found.
     """
 
     directory: Path
@@ -127,7 +128,7 @@ class Checkpoint:
                 continue  # listed twice
             self._parts.append(part)
             self._mark(ordinals)
-        names = {part.name for part in self._parts} | {manifest.name, PROGRESS, _SURVEY}
+        names = {part.name for part in self._parts} | {manifest.name, PROGRESS, SURVEY}
         for path in self.directory.iterdir():
             if path.name not in names:
                 path.unlink()
@@ -229,18 +230,20 @@ class Checkpoint:
     @property
     def has_survey(self) -> bool:
         """Whether there is a survey beside the parts."""
-        return (self.directory / _SURVEY).is_file()
+        return (self.directory / SURVEY).is_file()
 
     def keep_survey(self, table: pa.Table) -> None:
         """Put a survey beside the parts, so that the run that goes on from here need not make it again."""
-        path = self.directory / _SURVEY
+        path = self.directory / SURVEY
         temporary = path.with_suffix(".tmp")
         durable.write_table(table, temporary)
         durable.publish(temporary, path)
+        if self.after_commit is not None:
+            self.after_commit(self, path)
 
     def read_survey(self) -> pa.Table:
         """Return the survey. Raises OSError or ArrowException if it is damaged."""
-        return pq.read_table(self.directory / _SURVEY, page_checksum_verification=True)
+        return pq.read_table(self.directory / SURVEY, page_checksum_verification=True)
 
     def _mark(self, ordinals: np.ndarray) -> None:
         longest = int(ordinals.max(initial=-1))

@@ -23,7 +23,7 @@ from typing import Any
 
 import filelock
 
-from enrich.checkpoint import MANIFEST, PROGRESS, Checkpoint, listed_parts
+from enrich.checkpoint import MANIFEST, PROGRESS, SURVEY, Checkpoint, listed_parts
 from enrich.config import RunConfig
 from enrich.errors import CatalogError, EnrichError, Interrupted, TryAgain
 from enrich.lease import Lease
@@ -283,23 +283,24 @@ class _Mirror:
             run_id = Checkpoint.run_id_of(self._directory)
             if run_id is not None:
                 parts = self._url / run_id
-                wanted |= {parts / name: self._directory / name for name in listed_parts(self._directory)}
+                names = [*listed_parts(self._directory), SURVEY]
+                wanted |= {parts / name: self._directory / name for name in names}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             versions = pool.map(self._remote.download, wanted.keys(), wanted.values())
-            # A part that is gone is missed, and told of, when the checkpoint is opened.
+            # A part that is gone is missed, and told of, when the checkpoint is opened; a survey is made again.
             self._known = {url for url, version in zip(wanted, versions, strict=True) if version is not None}
         if wanted:
-            log.info("fetched the checkpoint %s, %s parts", self._url, f"{len(self._known):,}")
+            log.info("fetched the checkpoint %s, %s files", self._url, f"{len(self._known):,}")
 
     def after_commit(self, checkpoint: Checkpoint, part: Path | None) -> None:
-        """Send a part and then the manifest that lists it; the first time, all there is."""
+        """Send a part, or the survey, and then the manifest that lists it; the first time, all there is."""
         self._lease.check()
         mine = self._url / checkpoint.run_id
         if part is not None:
             self._unsent[part] = mine / part.name
         if not self._begun:
             self._unsent |= {path: self._old_url / path.name for path in self._old.glob("*.parquet")}
-            self._unsent |= {path: mine / path.name for path in self._directory.glob("part-*.parquet")}
+            self._unsent |= {path: mine / path.name for path in self._directory.glob("*.parquet")}
         self._send()
         progress = self._directory / PROGRESS
         if progress.is_file():

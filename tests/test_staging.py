@@ -14,6 +14,7 @@ from obstore.store import MemoryStore
 from enrich import RunConfig, job, staging
 from enrich.errors import ConfigError, Interrupted, RemoteError, TryAgain
 from enrich.remote import Remote
+from enrich.stages import survey
 from enrich.staging import fetched, staged, work_directory
 from enrich.url import Url
 
@@ -64,7 +65,7 @@ def enrich(tiny_gpt2: Path, tmp_path: Path) -> Callable[..., job.Summary]:
 
 
 def stop_after(bucket: Bucket, parts: int) -> Callable[[], int]:
-    return lambda: 15 if len(bucket.keys(".checkpoint/")) >= parts + 2 else 0  # beside manifest and progress
+    return lambda: 15 if len(bucket.keys(".checkpoint/")) >= parts + 3 else 0  # beside manifest, progress and survey
 
 
 def is_left_clean(bucket: Bucket) -> bool:
@@ -151,6 +152,15 @@ def test_a_manifest_lists_only_what_is_there(
     manifest = bytes(obstore.get(bucket.store, f"{OUT}.checkpoint/manifest.jsonl").bytes()).decode()
     assert manifest.count("part-") == len(bucket.keys("part-")) == 1
     assert enrich().resumed_rows == 10
+
+
+def test_the_catalog_is_surveyed_once_for_a_run_and_who_goes_on_with_it(
+    bucket: Bucket, enrich: Callable[..., job.Summary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted):
+        enrich(should_stop=stop_after(bucket, 1))
+    monkeypatch.setattr(survey, "_read", killed)
+    assert enrich().resumed_rows >= 10
 
 
 def test_restart_drops_the_remote_checkpoint(bucket: Bucket, enrich: Callable[..., job.Summary]) -> None:
