@@ -12,7 +12,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test s3-test crash-test fault-test mutation-test fuzz soak audit lint samples train-default wheel-test clean
+.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test s3-test crash-test fault-test coverage mutation-test fuzz soak audit lint samples train-default wheel-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -83,6 +83,12 @@ crash-test: $(VENV)/.dev ## Kill runs of the command everywhere, hundreds of tim
 
 fault-test: $(VENV)/.dev ## Let disks, checkpoints, engines, memory and clocks fail, and count what is lost
 	OMP_NUM_THREADS=1 $(BIN)/python tests/integration/crash/failures.py
+
+coverage: $(VENV)/.dev ## Run the whole test suite and count the lines of enrich that it has run; 90 % are asked for
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n auto --dist worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --show-missing --fail-under=90
 
 mutation-test: $(VENV)/.dev ## Break every stage on purpose and see that its tests notice (ten minutes)
 	$(BIN)/python tests/mutations.py

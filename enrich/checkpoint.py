@@ -49,8 +49,8 @@ class Checkpoint:
     """An open checkpoint. Use it as a context manager: entering it begins it on disk, leaving it commits what is still
     in memory.
 
-    `after_commit` is called with it and the new part when one is listed, the survey when that is kept, and None when it is
-    begun or found.
+    `after_commit` is called with it and the new part when one is listed, the survey when that is kept, and None when it
+    is begun or found.
     """
 
     directory: Path
