@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "extras"
 CONSTRAINTS = ROOT / "constraints.txt"
 
-_FEW = "run home.csv --limit 3 --max-quarantined 1.0 -q"
+_FEW = "run home.csv --limit 3 --max-quarantined 100% -q"
 _PAGE = """
 from pathlib import Path
 from enrich.demo import build, check_available
@@ -137,7 +137,8 @@ def environment(name: str, *requirements: str, upon: Path | None = None) -> Path
     python = directory / "bin" / "python"
     if upon:
         (packages_of(python) / "base.pth").write_text(f"{packages_of(upon)}\n", encoding="utf-8")
-    pip(python, "install", "-c", str(CONSTRAINTS), *requirements)
+    if requirements:
+        pip(python, "install", "-c", str(CONSTRAINTS), *requirements)
     return python
 
 
@@ -203,35 +204,40 @@ def main() -> int:
     if unknown := set(wanted) - set(USES):
         parser.error(f"no such extra: {', '.join(sorted(unknown))}; there are {', '.join(USES)}")
     shutil.rmtree(BUILD, ignore_errors=True)
-    (work := BUILD / "work").mkdir(parents=True)
-    write_catalogs(work)
-
+    BUILD.mkdir(parents=True)
     base = environment("base")
     pip(base, "wheel", "--no-deps", "-w", str(BUILD), str(ROOT))
     wheel = next(BUILD.glob("*.whl"))
     pip(base, "install", "-c", str(CONSTRAINTS), str(wheel))
-    failed = False
+    return int(not all_good(wanted, base, wheel))
+
+
+def all_good(wanted: list[str], base: Path, wheel: Path) -> bool:
+    """Use each extra, without it and with it, and say how that went; `base` has the wheel without any, and loses it."""
+    (work := BUILD / "work").mkdir()
+    write_catalogs(work)
+    good = True
     with bucketless() as variables:
         first = Use(f"{_FEW} -o three.parquet --json", '"rows": 3')
         if wrong := try_out(base, first, work, variables):
             print(f"without any extra: {wrong}")
-            return 1
+            return False
         for extra in wanted:
             for use in USES[extra]:
                 if use.refused and (wrong := try_without(base, extra, use, work, variables)):
                     print(f"{extra}: {wrong}", flush=True)
-                    failed = True
+                    good = False
         pip(base, "uninstall", "--yes", "enrich")
         for extra in wanted:
             started = time.monotonic()
             python = environment(extra, f"{wheel}[{extra}]", upon=base)
-            found = [try_out(python, use, work, variables) for use in USES[extra]]
-            for wrong in filter(None, found):
+            found = [wrong for use in USES[extra] if (wrong := try_out(python, use, work, variables))]
+            for wrong in found:
                 print(f"{extra}: {wrong}")
-            failed = failed or any(found)
-            print(f"{extra}: {'failed' if any(found) else 'good'}, {time.monotonic() - started:.0f} s", flush=True)
+            print(f"{extra}: {'failed' if found else 'good'}, {time.monotonic() - started:.0f} s", flush=True)
+            good = good and not found
             shutil.rmtree(BUILD / extra)
-    return int(failed)
+    return good
 
 
 if __name__ == "__main__":
