@@ -5,6 +5,7 @@ VENV   ?= .venv
 AIRFLOW_VENV ?= .airflow-venv
 S3_VENV ?= .s3-venv
 AUDIT_VENV ?= .audit-venv
+OLDEST_VENV ?= .oldest-venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := sample_catalogs/home.enriched.parquet
@@ -12,7 +13,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test s3-test crash-test fault-test coverage mutation-test fuzz soak audit lint samples train-default wheel-test clean
+.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test s3-test crash-test fault-test coverage mutation-test fuzz soak audit lint samples train-default wheel-test extras-test oldest-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,12 +57,14 @@ bench: $(VENV)/.core ## Measure the speed beside that of the transformers pipeli
 	$(BIN)/python benchmarks/bench_run.py
 
 # A process a core, each with one thread: threads of several processes on the same cores wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+PROCESSES ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist worksteal
+FAST := not slow and not airflow and not browser and not ray and not s3
 test: $(VENV)/.dev lint ## Run the whole test suite, lint and types
 	$(PYTEST)
 
 test-fast: $(VENV)/.dev ## Run the tests that take no more than a few seconds each
-	$(PYTEST) -m "not slow and not airflow and not browser and not ray and not s3"
+	$(PYTEST) -m "$(FAST)"
 
 fuzz: $(VENV)/.fuzz ## Fuzz the CSV and template front ends: make fuzz [SECONDS=600]
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(or $(SECONDS),600)
@@ -118,8 +121,14 @@ wheel-test: $(VENV)/.core ## Build the wheel, install it into an empty environme
 	cp sample_catalogs/home.csv build/wheel
 	cd build/wheel && HF_HUB_OFFLINE=1 venv/bin/enrich run home.csv --limit 20 && venv/bin/enrich show home.enriched.parquet
 
+extras-test: ## Build the wheel, install it with each extra into an empty environment and use the extra there
+	$(PYTHON) tests/integration/extras.py $(EXTRAS)
+
+oldest-test: $(OLDEST_VENV)/.done ## Run the quick tests with the oldest versions that pyproject.toml allows
+	CONSTRAINTS=$(OLDEST_VENV)/constraints.txt $(PYTEST:$(BIN)/%=$(OLDEST_VENV)/bin/%) -m "$(FAST)"
+
 clean: ## Remove the virtual environment and what was built
-	rm -rf $(VENV) $(AIRFLOW_VENV) $(S3_VENV) $(AUDIT_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(S3_VENV) $(AUDIT_VENV) $(OLDEST_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
@@ -150,6 +159,15 @@ $(VENV)/.ray: $(VENV)/.dev
 
 $(VENV)/.fuzz: $(VENV)/.dev
 	$(PIP) install --quiet -c constraints.txt -e ".[dev,fuzz]" || echo "atheris can't be had here: inputs are changed at random"
+	@touch $@
+
+$(OLDEST_VENV)/constraints.txt: constraints-oldest.txt constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
+	$(PYTHON) -m venv $(OLDEST_VENV)
+	awk -F== 'NR == FNR { oldest[$$1]; print; next } !($$1 in oldest)' $^ > $@
+
+$(OLDEST_VENV)/.done: $(OLDEST_VENV)/constraints.txt pyproject.toml
+	$(OLDEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $< -e ".[dev]"
 	@touch $@
 
 $(AUDIT_VENV)/.done: constraints.txt

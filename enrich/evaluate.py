@@ -23,6 +23,7 @@ from enrich.engine.loading import load_model, pick_device, pick_dtype
 from enrich.finetune.base import load_tokenizer
 from enrich.finetune.dataset import Loss, PairDataset, figures, measure
 from enrich.finetune.pairs import read_pairs
+from enrich.output import read_facts
 from enrich.product import Product
 from enrich.quality.words import colors_in, head_noun, materials_in, stem, words_of
 
@@ -148,7 +149,8 @@ def _write(name: str, model: Any, catalog: Path, settings: dict[str, Any]) -> tu
             rules=("all=off",), max_attempts=1, **settings,
         )  # fmt: skip
         summary = job.run(config, model=model)
-        rows = pl.read_parquet(output, columns=["description", "generation"]).rows(named=True)
+        column = read_facts(output)["config"]["output_column"]
+        rows = pl.read_parquet(output, columns=[column, "generation"]).rows(named=True)
     categories = Categories()
     whole = Catalog(catalog, RoleOptions(), limit=settings["limit"])
     products = (product for _, batch in whole.batches() for product in batch)
@@ -156,7 +158,7 @@ def _write(name: str, model: Any, catalog: Path, settings: dict[str, Any]) -> tu
         _Written(
             product,
             categories.of(product).name,
-            row["description"],
+            row[column],
             row["generation"]["finish_reason"],
             tuple(row["generation"]["flags"]),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
 import re
 import tomllib
 from importlib import metadata
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 TOPS = ("enrich", "jobs", "benchmarks", "docs", "sample_catalogs")
@@ -76,7 +78,13 @@ def pins(path: Path) -> dict[str, Requirement]:
 
 
 @pytest.mark.parametrize(
-    "file", ["constraints.txt", "jobs/airflow/constraints.txt", "tests/integration/s3/constraints.txt"]
+    "file",
+    [
+        "constraints.txt",
+        "constraints-oldest.txt",
+        "jobs/airflow/constraints.txt",
+        "tests/integration/s3/constraints.txt",
+    ],
 )
 def test_every_constraint_is_one_version(file: str) -> None:
     text = (ROOT / file).read_text(encoding="utf-8")
@@ -94,7 +102,7 @@ def extras() -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("extra", extras())
 def test_every_dependency_is_pinned_at_what_is_installed(extra: str) -> None:
-    pinned = pins(ROOT / "constraints.txt")
+    pinned = pins(ROOT / os.environ.get("CONSTRAINTS", "constraints.txt"))  # `make oldest-test` has others
     waiting = [Requirement(line) for line in extras()[extra]]
     for direct in waiting:
         assert canonicalize_name(direct.name) in pinned, f"constraints.txt lacks {direct.name}"
@@ -117,6 +125,35 @@ def test_every_dependency_is_pinned_at_what_is_installed(extra: str) -> None:
             wanted = [{"extra": ""}, *({"extra": extra} for extra in one.extras)]
             if required.marker is None or any(required.marker.evaluate(environment) for environment in wanted):
                 waiting.append(required)
+
+
+# Bounds that no test holds: torch's, of which pyproject.toml says why, and those of what checks the project itself.
+NOT_THE_OLDEST = {"torch", "hypothesis", "mypy", "pytest", "pytest-xdist", "ruff", "duckdb"}
+
+
+def version(one: Requirement) -> Version:
+    return Version(str(one.specifier).lstrip(">="))
+
+
+def test_the_oldest_versions_are_those_that_the_project_allows() -> None:
+    pinned, oldest = pins(ROOT / "constraints.txt"), pins(ROOT / "constraints-oldest.txt")
+    stated = [Requirement(line) for lines in extras().values() for line in lines]
+    assert set(oldest) <= {canonicalize_name(one.name) for one in stated} - NOT_THE_OLDEST
+    for one in stated:
+        name = canonicalize_name(one.name)
+        if name in oldest:
+            assert version(oldest[name]) == version(one), f"{name}: constraints-oldest.txt has another than {one}"
+        elif name not in NOT_THE_OLDEST:
+            # `make oldest-test` does without: it is tried by `make extras-test` alone, as it is pinned.
+            assert version(pinned[name]).release[:2] == version(one).release[:2], f"{one}: raise it to {pinned[name]}"
+
+
+def test_a_name_is_spelled_alike_in_both_files_of_constraints() -> None:
+    first, second = (
+        {line.partition("==")[0] for line in (ROOT / file).read_text(encoding="utf-8").splitlines() if "==" in line}
+        for file in ("constraints-oldest.txt", "constraints.txt")
+    )
+    assert first <= second  # make takes away from the one, by name, what the other has
 
 
 def test_the_index_is_asked_for_pinned_packages_only() -> None:

@@ -6,8 +6,9 @@ import logging
 import secrets
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.util import find_spec
@@ -33,7 +34,7 @@ from enrich.grounding import Grounding
 from enrich.keys import digest
 from enrich.listing import Listing, most_characters
 from enrich.names import Names
-from enrich.output import facts_or_none
+from enrich.output import facts_or_none, output_schema
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
 from enrich.quality import Rulebook, clean_text
@@ -223,6 +224,7 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     whole = Catalog(
         Path(config.catalog), told, delimiter=config.delimiter, encoding=config.encoding, limit=config.limit
     )
+    config = _under_the_catalog_s_name(whole, config)
     _check_columns(whole, config)
     shard = config.which_shard()
     catalog = ShardOfCatalog(whole, shard) if shard else whole
@@ -245,8 +247,27 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     categories = Categories(template, Path(config.categories) if config.categories else None)
     run = Run(config, catalog, files, categories, params, should_stop, deadline)
     run.rulebooks  # noqa: B018 - a setting that can't be is to be told before anything is read
-    run.published_schema  # noqa: B018 - nor a column that can't be filled
+    # Here it is told, too, if a column can't be filled.
+    if twins := _alike(output_schema(run.published_schema, config.output_column).names):
+        log.warning("%s: columns that differ in capitals alone are one to SQL: %s", config.catalog, ", ".join(twins))
     return run
+
+
+def _under_the_catalog_s_name(catalog: Catalog, config: RunConfig) -> RunConfig:
+    """Let the texts go into the catalog's own column of descriptions if its name differs in capitals alone.
+
+    SQL knows `Description` and `description` for one: beside each other, one of them could not be reached.
+    """
+    own, column = catalog.roles.description, config.output_column
+    if own and own != column and own.lower() == column.lower() and column not in catalog.schema.names:
+        return replace(config, output_column=own)
+    return config
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """Return the names that differ from another one in capitals alone."""
+    counts = Counter(name.lower() for name in names)
+    return [name for name in names if counts[name.lower()] > 1]
 
 
 def _check_columns(catalog: Catalog, config: RunConfig) -> None:
