@@ -93,7 +93,7 @@ coverage: $(VENV)/.dev ## Run the whole test suite and count the lines of enrich
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --show-missing --fail-under=90
 
-mutation-test: $(VENV)/.dev ## Break every stage on purpose and see that its tests notice (ten minutes)
+mutation-test: $(VENV)/.dev ## Break every stage on purpose and see that its tests notice
 	$(BIN)/python tests/mutations.py
 
 lint: $(VENV)/.dev ## Check style, format and types

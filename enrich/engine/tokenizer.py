@@ -32,7 +32,7 @@ class Tokenizer:
             raise ModelError(f"model {files.name}: its tokenizer can't be loaded: {one_line(error)}") from error
         _check_belongs(self._tokenizer, files)
         self._chat = _Chat(files, self._tokenizer) if chat else None
-        self._memory = WordMemory(self._tokenizer) if WordMemory.suits(self._tokenizer) else None
+        self._memory = WordMemory(self._tokenizer) if not chat and WordMemory.suits(self._tokenizer) else None
 
     def encode(self, texts: Sequence[str], systems: Sequence[str] | None = None) -> list[list[int]]:
         """Encode prompts, with what the model wants before them (a beginning-of-text token, or nothing).

@@ -26,6 +26,11 @@ class WordMemory:
     def __init__(self, tokenizer: Any) -> None:
         """Take a tokenizer of transformers that it suits."""
         self._backend = tokenizer.backend_tokenizer
+        # As transformers sets them for a call without padding, truncation or special tokens in the text; once, because
+        # another thread may be decoding while these texts are encoded.
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._backend.encode_special_tokens = True
         self._words: dict[str, list[int]] = {}
         self._lines: dict[str, list[int]] = {}
 
@@ -51,10 +56,8 @@ class WordMemory:
         lines = {line for lines in lines_of for line in lines} - self._lines.keys()
         cut = {line: _WORD.findall(line) if line.isascii() else [line] for line in lines}
         words = list({word for words in cut.values() for word in words} - self._words.keys())
-        self._backend.encode_special_tokens = True  # those of the text are text
-        self._words |= (
-            (word, found.ids) for word, found in zip(words, self._backend.encode_batch_fast(words), strict=True)
-        )
+        found = self._backend.encode_batch_fast(words)
+        self._words |= ((word, one.ids) for word, one in zip(words, found, strict=True))
         for line, words_of in cut.items():
             self._lines[line] = [token_id for word in words_of for token_id in self._words[word]]
         encoded = [[token_id for line in lines for token_id in self._lines[line]] for lines in lines_of]

@@ -60,11 +60,10 @@ class _Trial:
 
 
 def generate(run: Run, window: Window, checkpoint: Checkpoint, progress: Progress) -> bool:
-    """Generate the window's rows bucket by bucket and hand each to the checkpoint once it is settled, and those that
-    were settled without a model before them.
+    """Generate the window's rows bucket by bucket and hand each to the checkpoint once it is settled.
 
-    Texts that break a rule of weight are generated again beside the bucket's others, each from the next part of its
-    row's random stream. Returns whether there was time for all of them.
+    Those that no model can give a text go there first. Texts that break a rule of weight are generated again beside the
+    bucket's others, each from the next part of its row's random stream. Returns whether there was time for all of them.
     """
     for outcome in window.settled:
         checkpoint.add(outcome)

@@ -90,6 +90,19 @@ def test_it_suits_tokenizers_that_cut_as_gpt2s_does_and_no_others(tmp_path: Path
     assert not WordMemory.suits(added)
 
 
+def test_padding_and_truncation_that_training_has_left_in_the_file_are_not_for_words(tmp_path: Path) -> None:
+    padding = {
+        "strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "<|endoftext|>",
+    }  # fmt: skip
+    truncation = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    left = changed(tmp_path, padding=padding, truncation=truncation)
+    assert left.backend_tokenizer.padding and left.backend_tokenizer.truncation
+    texts = ["title: extraordinarily long-winded table\ncolor: red"]
+    assert WordMemory.suits(left)
+    assert WordMemory(left).encode(texts) == expected(texts)
+
+
 class _Bare:
     """A tokenizer whose backend is made of a file's settings and nothing else."""
 
