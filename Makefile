@@ -81,7 +81,7 @@ airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a rea
 s3-test: $(VENV)/.dev $(S3_VENV)/.done ## Run with everything on an S3 server on this machine: make s3-test [SHORT=1]
 	S3_VENV=$(S3_VENV) OMP_NUM_THREADS=1 $(BIN)/pytest -m "s3$(if $(SHORT), and not slow)" tests/integration/test_s3.py
 
-crash-test: $(VENV)/.dev ## Kill runs of the command everywhere, hundreds of times, and count what is lost (an hour)
+crash-test: $(VENV)/.dev ## Kill runs of the command everywhere, hundreds of times, and count what is lost (twenty minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/integration/crash/kills.py
 
 fault-test: $(VENV)/.dev ## Let disks, checkpoints, engines, memory and clocks fail, and count what is lost
