@@ -1,20 +1,28 @@
-"""Cohorts: the rows in flight on a CPU, in float32, grouped by when they came in.
+"""Cohorts: the rows in flight on a CPU, grouped by when they came in.
 
 The rows of a cohort are prefilled together and decoded in step, so they are about equally long, and attention looks at
 no more positions than its cohort has filled. Everything but attention and the choice of tokens is computed for all
 cohorts at once. A row that is done leaves at once and the last of its cohort moves to its place; when enough have
 left, a new cohort comes in. So nothing is computed for rows that are done.
 
-A row's bits do not depend on its neighbours: matrix products give the same for any multiple of 16 rows, and masked
-positions behind the filled ones, in steps of 16, add exact zeros at the end of sums. Tests hold both.
+Attention of one token is two weighted sums: of the lines of its values, weighted by their shares, and, keys being
+stored with a block of positions in a line, of such lines weighted by the numbers of its query. torch has a kernel for
+weighted sums of lines, `embedding_bag`, made for reading large tables: it goes through keys and values several times as
+fast as matrix products do.
 
-Shapes: M rows of a cohort, H key-value heads, G queries of each, D head size, L positions, T prompt tokens, C hidden.
+A row's bits do not depend on its neighbours: matrix products give the same for any multiple of a few rows, each sum of
+lines is one loop, and masked positions behind the filled ones, in whole blocks, add exact zeros at the end of sums.
+Tests hold all three.
+
+Shapes: M rows of a cohort, H key-value heads, G queries of each, D head size, L positions, B those of a block, T prompt
+tokens, C hidden.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -22,14 +30,15 @@ from torch import Tensor
 
 from enrich.engine import sampling
 from enrich.engine.forward import Forward
-from enrich.engine.memory import TILE_ROWS
+from enrich.engine.pool import Pool
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 from enrich.engine.stopping import StopStrings
 from enrich.engine.waiting import Waiting
 
-_LENGTH_STEP = 16  # positions by which the length that attention looks at grows
-_LEAST_LENGTH = 32  # shorter sums are computed by another kernel
-_COHORT_ROWS = 32  # the most: rows of unlike length, sorted, are better apart
+_WORDS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+_BLOCK = 32  # positions: a line of keys
+_COHORT_ROWS = 64  # the most
+_LEAST_COHORT = 16  # rows that are computed together though they are of unlike length
 _REFILL = 4  # new rows come in once this part of the slots is free
 _PREFILL_TOKENS = 1024  # computed at once: enough for the matrix kernels, few enough for the cache of the processor
 _PREFILL_SCORES = 4 << 20  # attention scores computed at once, 16 MiB
@@ -42,19 +51,57 @@ class _Row:
     most: int  # tokens
 
 
+class _Lines:
+    """Where `embedding_bag` finds the lines of each sum: those of entry after entry, M·H of them.
+
+    Keys are [M, H, L / B, D, B] and values [M, H, L, D], of which the first `filled` positions are looked at.
+    """
+
+    def __init__(self, entries: int, group: int, size: int, length: int, filled: int) -> None:
+        self._group, self._filled = group, filled
+        blocks = filled // _BLOCK
+        self._keys_of_an_entry, self._values_of_an_entry = group * blocks * size, group * filled
+        entry = torch.arange(entries, dtype=torch.int32)[:, None, None]
+        keys = entry * (length // _BLOCK * size) + torch.arange(blocks * size, dtype=torch.int32)
+        self._keys = keys.expand(-1, group, -1).reshape(-1)
+        values = entry * length + torch.arange(filled, dtype=torch.int32)
+        self._values = values.expand(-1, group, -1).reshape(-1)
+        self._key_sums = torch.arange(entries * group * blocks, dtype=torch.int32) * size
+        self._value_sums = torch.arange(entries * group, dtype=torch.int32) * filled
+
+    def score(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Return the products of queries [entries·G, D] with the filled keys: [entries·G, filled]."""
+        queried = len(queries)
+        blocks = self._filled // _BLOCK
+        lines = self._keys[: queried // self._group * self._keys_of_an_entry]
+        weights = queries[:, None].expand(-1, blocks, -1).reshape(-1)
+        return _sums(keys.view(-1, _BLOCK), lines, self._key_sums[: queried * blocks], weights).view(queried, -1)
+
+    def gather(self, shares: Tensor, values: Tensor) -> Tensor:
+        """Return the sums of the filled values, weighted by shares [entries·G, filled]: [entries·G, D]."""
+        queried = len(shares)
+        lines = self._values[: queried // self._group * self._values_of_an_entry]
+        return _sums(values.view(-1, values.shape[-1]), lines, self._value_sums[:queried], shares.view(-1))
+
+
+def _sums(lines: Tensor, indices: Tensor, begins: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted sums of lines: those at `indices` from each begin up to the next."""
+    return torch.embedding_bag(lines, indices, begins, False, 0, False, weights)[0]
+
+
 class _Cohort:
     """Rows that came in together: their keys and values, and what they have drawn."""
 
-    def __init__(self, forward: Forward, rows: list[_Row], params: SamplingParams) -> None:
-        self._forward = forward
+    def __init__(self, forward: Forward, pool: Pool, rows: list[_Row], params: SamplingParams) -> None:
+        self._forward, self._pool = forward, pool
         self.rows = rows
         self._heads, self._size = forward.kv_heads, forward.head_size
         lengths = [len(row.request.prompt_token_ids) for row in rows]
-        longest = _stepped(max(lengths) - 1 + max(row.most for row in rows))
-        self._cache = self._new_cache(longest)
-        self._mask = torch.full((len(rows), self._heads, longest), -torch.inf)
+        self._longest = _stepped(max(lengths) - 1 + max(row.most for row in rows))
+        self._keys, self._values = self._new_cache()
+        self._mask = torch.full((len(rows), self._longest), -torch.inf, dtype=forward.dtype)
         for place, length in enumerate(lengths):
-            self._mask[place, :, : length - 1] = 0
+            self._mask[place, : length - 1] = 0
         self.drawn = 0  # tokens that each row has
         self.tokens = np.array([row.request.prompt_token_ids[-1] for row in rows])  # of each row the last, not decoded
         self.positions = np.array(lengths) - 1  # where it goes
@@ -80,21 +127,25 @@ class _Cohort:
         """Where tokens must not be drawn [M, vocabulary]; None if there are none."""
         return None if self._forbidden is None else self._forbidden[: len(self)]
 
-    def _new_cache(self, length: int) -> Tensor:
-        # numpy leaves zeros to the kernel: memory is only taken for the positions that are reached.
-        shape = (self._forward.layers, 2, len(self), self._heads, length, self._size)
-        return torch.from_numpy(np.zeros(shape, dtype=np.float32))
+    def _new_cache(self) -> tuple[Tensor, Tensor]:
+        """Return room for keys [layers, M, H, L / B, D, B] and values [layers, M, H, L, D]."""
+        entries = (self._forward.layers, len(self), self._heads)
+        keys = self._pool.take((*entries, self._longest // _BLOCK, self._size, _BLOCK), self._forward.dtype)
+        return keys, self._pool.take((*entries, self._longest, self._size), self._forward.dtype)
 
     def _look(self) -> None:
-        """Lay out the views that a step uses, after the rows or the filled length have changed."""
-        entries, length = len(self) * self._heads, self._cache.shape[4]
-        self._bias = self._mask.view(-1, 1, length)[:entries, :, : self._filled]
-        self._flat_mask = self._mask.view(-1)
-        self._starts = torch.arange(entries) * length
-        self._views = []
-        for keys, values in self._cache.view(self._forward.layers, 2, -1, length, self._size):
-            lines = keys.view(-1, self._size), values.view(-1, self._size)
-            self._views.append((*lines, keys[:entries, : self._filled].mT, values[:entries, : self._filled]))
+        """Lay out what a step uses, after the filled length or the room has changed."""
+        entries = self._keys.shape[1] * self._heads
+        self._lines = _Lines(entries, self._forward.group, self._size, self._longest, self._filled)
+        starts = torch.arange(entries)
+        size = torch.arange(self._size)
+        self._key_starts = (starts * self._longest * self._size)[:, None] + size * _BLOCK
+        self._value_starts = starts * self._longest
+        words = _WORDS[self._keys.dtype]  # numbers of 16 bits are scattered a hundred times as fast as words
+        self._views = [
+            (keys.view(-1).view(words), keys, values.view(-1, self._size), values)
+            for keys, values in zip(self._keys, self._values, strict=True)
+        ]
 
     def prefill(self) -> int:
         """Compute the keys and values of all prompts but their last tokens; return how many positions that took."""
@@ -116,35 +167,42 @@ class _Cohort:
         return computed
 
     def _prefill(self, first: int, last: int, width: int) -> int:
-        """Compute the prompts from `first` to `last`, their tokens one after the other, without padding."""
-        forward, heads, group = self._forward, self._heads, self._forward.group
+        """Compute the prompts from `first` to `last`, their tokens one after the other, without padding.
+
+        Attention is computed in float32, padded to `width`.
+        """
+        forward, heads, group, size = self._forward, self._heads, self._forward.group, self._size
         lengths = self.positions[first:last]
-        total = int(lengths.sum())
+        num, total = last - first, int(lengths.sum())
         ids = [token for row in self.rows[first:last] for token in row.request.prompt_token_ids[:-1]]
-        filler = -total % TILE_ROWS
-        owners = torch.from_numpy(np.repeat(np.arange(last - first), lengths))  # [T]
+        filler = -total % forward.tile
+        owners = torch.from_numpy(np.repeat(np.arange(num), lengths))  # [T]
         columns = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))
         entries = owners[:, None] * heads + torch.arange(heads)  # [T, H]
-        places = ((first * heads + entries) * self._cache.shape[4] + columns[:, None]).view(-1)
+        places = (entries * width + columns[:, None]).view(-1)
         # Where queries stand among those of all rows, padded: [T, H, G]
         spots = ((entries[:, :, None] * group + torch.arange(group)) * width + columns[:, None, None]).view(-1)
         causal = torch.full((width, width), -torch.inf).triu_(1).repeat(group, 1)
-        rows = slice(first * heads, last * heads)
-        padded = torch.zeros((last - first) * heads * group * width, self._size)
-        attended = torch.zeros(total + filler, heads * group * self._size)
-        hidden = forward.embed(torch.tensor(ids + [0] * filler), torch.cat([columns, columns.new_zeros(filler)]))
-        for layer, (key_lines, value_lines, keys, values) in enumerate(self._views):
-            new_queries, new_keys, new_values = forward.project(layer, hidden)
-            key_lines.index_copy_(0, places, new_keys[:total].reshape(-1, self._size))
-            value_lines.index_copy_(0, places, new_values[:total].reshape(-1, self._size))
+        # What lies in the padding is seen by nobody.
+        padded = [self._pool.take((num * heads, n * width, size), torch.float32) for n in (group, 1, 1)]
+        queries, keys, values = padded
+        attended = torch.zeros(total + filler, heads * group * size, dtype=forward.dtype)
+        positions = torch.cat([columns, columns.new_zeros(filler)])
+        hidden, where = forward.embed(torch.tensor(ids + [0] * filler), positions)
+        for layer in range(forward.layers):
+            projected = forward.project(layer, hidden, where)
+            for room, at, new in zip(padded, (spots, places, places), projected, strict=True):
+                room.view(-1, size).index_copy_(0, at, new[:total].reshape(-1, size).float())
+            blocks = keys.to(forward.dtype).view(num, heads, -1, _BLOCK, size).mT
+            self._keys[layer, first:last, :, : width // _BLOCK] = blocks
+            self._values[layer, first:last, :, :width] = values.view(num, heads, width, size)
             if layer == forward.layers - 1:
                 break  # of the last layer nothing but these is needed
-            padded.index_copy_(0, spots, new_queries[:total].reshape(-1, self._size))
-            queries = padded.view(-1, group * width, self._size)
-            scores = torch.baddbmm(causal, queries, keys[rows, :, :width], alpha=forward.scale)
-            outputs = torch.bmm(torch.softmax(scores, dim=2), values[rows, :width])
-            attended[:total] = outputs.view(-1, self._size).index_select(0, spots).view(total, -1)
+            scores = torch.baddbmm(causal, queries, keys.mT, alpha=forward.scale)
+            outputs = torch.bmm(torch.softmax(scores, dim=2), values)
+            attended[:total] = outputs.view(-1, size).index_select(0, spots).view(total, -1)
             hidden = forward.advance(layer, hidden, attended)
+        self._pool.give_back(*padded)
         return total + filler
 
     def begin_step(self) -> None:
@@ -153,17 +211,22 @@ class _Cohort:
         if reached > self._filled:
             self._filled = _stepped(reached)
             self._look()
-        self._places = self._starts + torch.from_numpy(self.positions).repeat_interleave(self._heads)
-        self._flat_mask.index_fill_(0, self._places, 0.0)
+        positions = torch.from_numpy(self.positions)
+        self._mask.view(-1).index_fill_(0, torch.arange(len(self)) * self._longest + positions, 0.0)
+        entries, of_entries = len(self) * self._heads, positions.repeat_interleave(self._heads)
+        in_blocks = of_entries // _BLOCK * (self._size * _BLOCK) + of_entries % _BLOCK
+        self._key_places = (self._key_starts[:entries] + in_blocks[:, None]).view(-1)
+        self._value_places = self._value_starts[:entries] + of_entries
 
     def attend(self, layer: int, queries: Tensor, new_keys: Tensor, new_values: Tensor) -> Tensor:
         """Return what one token of each row sees: [M, H·G·D]."""
-        key_lines, value_lines, keys, values = self._views[layer]
-        key_lines.index_copy_(0, self._places, new_keys.reshape(-1, self._size))
-        value_lines.index_copy_(0, self._places, new_values.reshape(-1, self._size))
-        queries = queries.reshape(-1, self._forward.group, self._size)
-        scores = torch.baddbmm(self._bias, queries, keys, alpha=self._forward.scale)
-        return torch.bmm(torch.softmax(scores, dim=2), values).view(len(self), -1)
+        key_numbers, keys, value_lines, values = self._views[layer]
+        key_numbers.scatter_(0, self._key_places, new_keys.reshape(-1).view(key_numbers.dtype))
+        value_lines.index_copy_(0, self._value_places, new_values.reshape(-1, self._size))
+        scores = self._lines.score(queries.reshape(-1, self._size), keys).view(len(self), -1, self._filled)
+        mask = self._mask[: len(self), None, : self._filled]
+        shares = torch.softmax(torch.add(mask, scores, alpha=self._forward.scale), dim=2)
+        return self._lines.gather(shares.view(-1, self._filled), values).view(len(self), -1)
 
     def accept(
         self, tokens: np.ndarray, ends: np.ndarray, stops: StopStrings | None
@@ -184,21 +247,30 @@ class _Cohort:
             ids = self.generated[place, : self.drawn - at_end].tolist()
             self._drop(int(place))
             yield row.index, Completion(tuple(ids), "stop" if stopped else "length")
-        if len(done) and self.rows:
-            if 2 * len(self) <= self._cache.shape[2]:
-                self._give_room()
-            self._look()
+        if self.rows and 2 * len(self) <= self._keys.shape[1]:
+            self._give_room()
 
     def _give_room(self) -> None:
         """Let go of the memory of rows that have left."""
-        cache = self._new_cache(self._cache.shape[4])
-        cache[..., : self._filled, :] = self._cache[:, :, : len(self), :, : self._filled]
-        self._cache, self._mask = cache, self._mask[: len(self)].clone()
+        old_keys, old_values = self._keys, self._values
+        self._keys, self._values = self._new_cache()
+        blocks = self._filled // _BLOCK
+        self._keys[:, :, :, :blocks] = old_keys[:, : len(self), :, :blocks]
+        self._values[:, :, :, : self._filled] = old_values[:, : len(self), :, : self._filled]
+        self._mask = self._mask[: len(self)].clone()
+        self._pool.give_back(old_keys, old_values)
+        self._look()
+
+    def leave(self) -> None:
+        """Give back the memory, once all rows are done."""
+        self._pool.give_back(self._keys, self._values)
 
     def _drop(self, place: int) -> None:
         last = len(self) - 1
         if place != last:
-            self._cache[:, :, place, :, : self._filled] = self._cache[:, :, last, :, : self._filled]
+            blocks = self._filled // _BLOCK
+            self._keys[:, place, :, :blocks] = self._keys[:, last, :, :blocks]
+            self._values[:, place, :, : self._filled] = self._values[:, last, :, : self._filled]
             self._mask[place] = self._mask[last]
             if self._forbidden is not None:
                 self._forbidden[place] = self._forbidden[last]
@@ -215,13 +287,15 @@ class CohortBatch:
     def __init__(
         self,
         forward: Forward,
+        pool: Pool,
         params: SamplingParams,
         stats: EngineStats,
         ends: set[int],
         slots: int,
         stops: StopStrings | None = None,
     ) -> None:
-        self._forward, self._params, self._stats, self._slots = forward, params, stats, slots
+        self._forward, self._pool, self._params, self._stats, self._slots = forward, pool, params, stats, slots
+        self._scores = pool.take((slots, forward.vocabulary), torch.float32)
         self._ends = np.array(sorted(ends), dtype=np.int64)
         self._stops = stops
         self._cohorts: list[_Cohort] = []
@@ -257,20 +331,27 @@ class CohortBatch:
         for index, request in sorted(waiting.take(most), key=lambda row: len(row[1].prompt_token_ids)):
             self._coming.append(_Row(index, request, min(limit, request.max_new_tokens or limit)))
         while self._coming:
-            cohort = _Cohort(self._forward, self._coming[:_COHORT_ROWS], self._params)
+            cohort = _Cohort(self._forward, self._pool, self._coming[: self._alike()], self._params)
             computed = cohort.prefill() + len(cohort)
             self._stats.count(int(cohort.positions.sum()) + len(cohort), computed)
             self._cohorts.append(cohort)
             del self._coming[: len(cohort)]
+
+    def _alike(self) -> int:
+        """Return how many of the coming rows are about equally long: at the first block's end a cohort ends."""
+        first = _stepped(len(self._coming[0].request.prompt_token_ids))
+        lengths = (len(row.request.prompt_token_ids) for row in self._coming)
+        alike = sum(1 for _ in takewhile(lambda length: _stepped(length) == first, lengths))
+        return min(max(alike, _LEAST_COHORT), _COHORT_ROWS)
 
     def _step(self) -> Iterator[tuple[int, Completion]]:
         """Draw the next token of every row."""
         forward, cohorts = self._forward, self._cohorts
         bounds = np.cumsum([0, *map(len, cohorts)]).tolist()
         parts = list(zip(cohorts, bounds, bounds[1:], strict=False))
-        active, filler = bounds[-1], -bounds[-1] % TILE_ROWS
+        active, filler = bounds[-1], -bounds[-1] % forward.tile
         none = np.zeros(filler, dtype=np.int64)
-        hidden = forward.embed(
+        hidden, where = forward.embed(
             torch.from_numpy(np.concatenate([*(cohort.tokens for cohort in cohorts), none])),
             torch.from_numpy(np.concatenate([*(cohort.positions for cohort in cohorts), none])),
         )
@@ -278,11 +359,11 @@ class CohortBatch:
         for cohort in cohorts:
             cohort.begin_step()
         for layer in range(forward.layers):
-            queries, keys, values = forward.project(layer, hidden)
+            queries, keys, values = forward.project(layer, hidden, where)
             for cohort, begin, end in parts:
                 attended[begin:end] = cohort.attend(layer, queries[begin:end], keys[begin:end], values[begin:end])
             hidden = forward.advance(layer, hidden, attended)
-        logits = forward.logits(hidden)[:active]
+        logits = self._scores[:active].copy_(forward.logits(hidden)[:active])
         for cohort, begin, end in parts:
             if cohort.forbidden is not None:
                 logits[begin:end].masked_fill_(cohort.forbidden, -torch.inf)
@@ -297,8 +378,11 @@ class CohortBatch:
                 self._stats.count(generated_tokens=len(completion.token_ids))
                 yield index, completion
         self._cohorts = [cohort for cohort in cohorts if cohort.rows]
+        for cohort in cohorts:
+            if not cohort.rows:
+                cohort.leave()
         self._stats.note_slots(active + filler, sum(map(len, self._cohorts)))
 
 
 def _stepped(length: int) -> int:
-    return max(_LEAST_LENGTH, -(-length // _LENGTH_STEP) * _LENGTH_STEP)
+    return max(1, -(-length // _BLOCK)) * _BLOCK

@@ -23,6 +23,7 @@ from enrich.engine.crew import side_by_side
 from enrich.engine.forward import Forward, forward_of
 from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
+from enrich.engine.pool import Pool
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 from enrich.engine.slots import SlotCache
 from enrich.engine.stopping import StopStrings
@@ -64,6 +65,7 @@ class ContinuousEngine:
         self._steps = _GPU_CHECK_EVERY if model.device.type == "cuda" else 1
         self._room = Room(model)
         self._forward = forward_of(model)
+        self._pool = Pool()
 
     def generate(
         self,
@@ -118,7 +120,7 @@ class ContinuousEngine:
         def work(share: int, stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
             while waiting and not stop() and has_time():
                 slots = self._room.rows(share)
-                batch = CohortBatch(forward, self._params, self.stats, self._ends, slots, self._stops)
+                batch = CohortBatch(forward, self._pool, self._params, self.stats, self._ends, slots, self._stops)
                 try:
                     yield from batch.run(waiting, stop, has_time)
                 except (MemoryError, RuntimeError) as error:

@@ -20,6 +20,7 @@ from enrich.errors import ModelError
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+_LEAST_STRIPS = 256
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -130,9 +131,7 @@ def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
             _check(logits.gather(1, likeliest[:, None]))
         return likeliest
     k = min(params.top_k or logits.shape[1], logits.shape[1])
-    scores, tokens = (_highest(logits, k), None) if on_cpu else logits.topk(k, dim=1)  # falling
-    if on_cpu:
-        _check(scores[:, 0])
+    scores, tokens = _highest(logits, k) if on_cpu else logits.topk(k, dim=1)  # falling
     cumulative = torch.softmax(scores.to(uniforms.dtype) / params.temperature, dim=1).cumsum(dim=1)
     # Kept are the tokens before which less than top_p has been gathered; the first always is.
     last = (cumulative[:, :-1] < params.top_p * cumulative[:, -1:]).sum(dim=1, keepdim=True)
@@ -141,7 +140,7 @@ def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
         last = torch.minimum(last, likely.sum(dim=1, keepdim=True) - 1)
     target = uniforms[:, None] * cumulative.gather(1, last)
     index = torch.minimum((cumulative <= target).sum(dim=1, keepdim=True), last)
-    return _find(logits, scores, index) if tokens is None else tokens.gather(1, index).squeeze(1)
+    return tokens.gather(1, index).squeeze(1)
 
 
 def no_numbers(logits: Tensor) -> Tensor:
@@ -162,20 +161,32 @@ def _check(highest: Tensor) -> None:
         raise broken()
 
 
-def _highest(logits: Tensor, k: int) -> Tensor:
-    """Return each row's k highest scores, falling: which tokens have them is only asked of the one that is drawn."""
+def _highest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return each row's k highest scores, falling, and their tokens [batch, k]; of equal scores the first come first.
+
+    Raises ModelError if scores are no numbers. The k-th highest of the maxima of many strips of the vocabulary is a
+    score that at least k tokens reach, and few others do: only these are sorted.
+    """
+    batch, vocabulary = logits.shape
     values = logits.numpy()
-    if k < values.shape[1]:
-        values = np.partition(values, values.shape[1] - k, axis=1)[:, -k:]
-    return torch.from_numpy(np.ascontiguousarray(np.sort(values, axis=1)[:, ::-1]))
-
-
-def _find(logits: Tensor, scores: Tensor, index: Tensor) -> Tensor:
-    """Return the token that has the score at `index` [batch, 1] of `scores`; of several, the one of its rank."""
-    wanted = scores.gather(1, index)
-    rank = (index.squeeze(1) - (scores > wanted).sum(dim=1)).numpy()
-    there = logits.numpy() == wanted.numpy()
-    tokens = there.argmax(axis=1)
-    for row in np.flatnonzero(rank):
-        tokens[row] = np.flatnonzero(there[row])[rank[row]]
-    return torch.from_numpy(tokens)
+    strips = max(_LEAST_STRIPS, 4 * k)
+    if k == vocabulary or strips * 2 > vocabulary:
+        _check(logits.amax(dim=1))
+        order = np.argsort(-values, axis=1, kind="stable")[:, :k]
+        return torch.from_numpy(np.take_along_axis(values, order, axis=1)), torch.from_numpy(order)
+    length = vocabulary // strips
+    maxima = logits[:, : length * strips].view(batch, length, strips).amax(dim=1)
+    _check(maxima.amax(dim=1))
+    _check(logits[:, (length - 1) * strips :].amax(dim=1))  # those that are left over
+    least = np.partition(maxima.numpy(), strips - k, axis=1)[:, strips - k, None]
+    rows, tokens = np.divmod(np.flatnonzero(values >= least), vocabulary)
+    counts = np.bincount(rows, minlength=batch)
+    columns = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    scores = np.full((batch, counts.max()), -np.inf, dtype=values.dtype)
+    found = np.zeros(scores.shape, dtype=np.int64)
+    scores[rows, columns], found[rows, columns] = values[rows, tokens], tokens
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return (
+        torch.from_numpy(np.take_along_axis(scores, order, axis=1)),
+        torch.from_numpy(np.take_along_axis(found, order, axis=1)),
+    )

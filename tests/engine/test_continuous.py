@@ -9,16 +9,28 @@ from typing import Any
 import pytest
 import torch
 from engine_rows import WIDTH, make_requests, run
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from enrich.engine import sampling
 from enrich.engine.cohorts import CohortBatch
 from enrich.engine.continuous import KINDS, ContinuousEngine, can_run
 from enrich.engine.files import find_model
-from enrich.engine.forward import Gpt2Forward, forward_of
+from enrich.engine.forward import forward_of
+from enrich.engine.gpt2 import Gpt2Forward
 from enrich.engine.loading import load_model
+from enrich.engine.pool import Pool
 from enrich.engine.protocol import Completion, Engine, EngineStats, Request, SamplingParams
 from enrich.engine.reference import ReferenceEngine
+from enrich.engine.rotary import RotaryForward
 from enrich.engine.stopping import StopStrings, cut_at
 from enrich.engine.tokenizer import Tokenizer
 from enrich.engine.waiting import Waiting
@@ -47,7 +59,18 @@ def llama() -> LlamaForCausalLM:
     )  # fmt: skip
 
 
-@pytest.fixture(params=[gpt2, llama])
+def neox() -> GPTNeoXForCausalLM:
+    """One for which there is no forward pass of our own."""
+    torch.manual_seed(3)
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+            max_position_embeddings=96, eos_token_id=END, bos_token_id=END,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(params=[gpt2, llama, neox])
 def model(request: pytest.FixtureRequest) -> torch.nn.Module:
     made: torch.nn.Module = request.param()
     for parameter in made.parameters():  # larger than freshly made ones, whose logits hardly differ
@@ -146,7 +169,7 @@ def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(
     for slots, order, threads in ((8, 1, 2), (32, -1, 1), (128, 1, 2)):
         torch.set_num_threads(threads)
         bits: dict[int, list[bytes]] = {}
-        batch = CohortBatch(forward, replace(SAMPLED, max_new_tokens=20), EngineStats(), {0}, slots)
+        batch = CohortBatch(forward, Pool(), replace(SAMPLED, max_new_tokens=20), EngineStats(), {0}, slots)
 
         def spy(logits: torch.Tensor, *rest: object, batch: CohortBatch = batch, bits: Any = bits) -> torch.Tensor:
             rows = [row for cohort in batch._cohorts for row in cohort.rows]
@@ -221,18 +244,22 @@ def test_a_stop_leaves_the_rows_in_flight_out(model: torch.nn.Module) -> None:
 
 def before_every_pass(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, look: Callable[[int], None]) -> None:
     """Have `look` called with the number of rows before the model decodes, or prefills, so many."""
-    forward, logits = model.forward, Gpt2Forward.logits
+    forward = model.forward
 
     def of_transformers(*args: object, **kwargs: object) -> object:
         look(len(kwargs["input_ids"]))  # type: ignore[arg-type]
         return forward(*args, **kwargs)
 
-    def of_ours(self: Gpt2Forward, hidden: torch.Tensor) -> torch.Tensor:
-        look(len(hidden))
-        return logits(self, hidden)
+    def of_ours(logits: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def looked_at(self: object, hidden: torch.Tensor) -> torch.Tensor:
+            look(len(hidden))
+            return logits(self, hidden)
+
+        return looked_at
 
     monkeypatch.setattr(model, "forward", of_transformers)
-    monkeypatch.setattr(Gpt2Forward, "logits", of_ours)
+    for kind in (Gpt2Forward, RotaryForward):
+        monkeypatch.setattr(kind, "logits", of_ours(kind.logits))
 
 
 def test_memory_that_runs_out_halves_the_slots_and_redoes_only_rows_in_flight(

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from enrich.engine import cohorts, continuous
-from enrich.engine.forward import Gpt2Forward
+from enrich.engine.gpt2 import Gpt2Forward
 
 
 def _at_step(number: int, fault: Callable[[], None], times: int = 1, least_rows: int = 1) -> None:
