@@ -29,7 +29,7 @@ PEERS = ROOT / "benchmarks" / "peers"
 BUILD = ROOT / "build" / "bench"
 sys.path[:0] = [str(PEERS)]
 
-from job import Job
+from job import Job  # noqa: E402
 
 NEW_TOKENS = 64
 RAGGED = (8, 128)
@@ -75,7 +75,9 @@ def options() -> argparse.Namespace:
         "--tokenizer", type=Path, default=os.environ.get("BENCH_TOKENIZER"),
         help="a directory with the tokenizer of --model gpt2-small or llama-small; else words are numbered",
     )  # fmt: skip
-    parser.add_argument("--peers", type=several(ALL), default=["engine", "generate"], help=f"all, or of {', '.join(ALL)}")
+    parser.add_argument(
+        "--peers", type=several(ALL), default=["engine", "generate"], help=f"all, or of {', '.join(ALL)}"
+    )
     parser.add_argument("--dtype", type=several(("float32", "bfloat16", "float16")), default=["float32"])
     parser.add_argument("--cases", type=several(CASES), default=list(CASES[:2]), help=f"all, or of {', '.join(CASES)}")
     parser.add_argument("--rows", type=int, default=128)
@@ -175,17 +177,20 @@ class Running:
     about: dict[str, Any] = field(default_factory=dict)
 
     def answer(self) -> dict[str, Any]:
+        """Return the next line that it says, or how it ended."""
         assert self.process.stdout
         line = self.process.stdout.readline()
         return json.loads(line) if line else {"failed": f"ended with exit code {self.process.wait()}"}
 
     def ask(self, job: Job) -> dict[str, Any]:
+        """Have it do a job, and wait until it has."""
         assert self.process.stdin
         mine = Job(job.prompts, job.new_tokens, job.limit, job.sampled, self.batch)
         print(mine.line(), file=self.process.stdin, flush=True)
         return self.answer()
 
     def end(self) -> None:
+        """Let it end."""
         self.process.communicate()
 
 

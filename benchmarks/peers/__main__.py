@@ -59,7 +59,9 @@ def main() -> None:
         lengths, figures = done if isinstance(done, tuple) else (done, {})
         if lengths != job.new_tokens:
             rows = enumerate(zip(lengths, job.new_tokens, strict=True))
-            answer({"failed": next(f"row {row}: {got} tokens of {asked}" for row, (got, asked) in rows if got != asked)})
+            answer(
+                {"failed": next(f"row {row}: {got} tokens of {asked}" for row, (got, asked) in rows if got != asked)}
+            )
             return
         answer({"seconds": seconds, **figures})
 

@@ -1,6 +1,6 @@
 """Write a saved model in the form that a peer reads.
 
-    python benchmarks/peers/convert.py ctranslate2|openvino DIRECTORY TARGET
+python benchmarks/peers/convert.py ctranslate2|openvino DIRECTORY TARGET
 """
 
 from __future__ import annotations

@@ -24,10 +24,12 @@ class Job:
     batch: int
 
     def line(self) -> str:
+        """Return it as JSON."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def of(line: str) -> Job:
+        """Read it from JSON."""
         return Job(**json.loads(line))
 
     def short(self) -> Job:

@@ -35,7 +35,10 @@ def load(_: str, directory: Path, dtype: str, threads: int) -> Peer:
         lengths = [0] * len(requests)
         for row, completion in engine.generate(requests, width, job.batch, lambda: False):
             lengths[row] = len(completion.token_ids)
-        return lengths, {"useful_slot_steps": round(1 - stats.decode_waste, 3)}
+        figures: dict[str, Any] = {"useful_slot_steps": round(1 - stats.decode_waste, 3)}
+        if device == "cuda":
+            figures["peak_device_mib"] = torch.cuda.max_memory_allocated() >> 20
+        return lengths, figures
 
     return Peer(run, f"enrich {__version__}, torch {torch.__version__}", device)
 

@@ -47,7 +47,7 @@ SHAPES: dict[str, Callable[[], Any]] = {"gpt2-small": gpt2_small, "llama-small":
 
 
 def numbered(size: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of the words w0 w1 w2 …"""
+    """Return a tokenizer of the words w0, w1, w2 and so on."""
     tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(size)}, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0", eos_token="w0", bos_token="w0")
