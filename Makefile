@@ -6,6 +6,7 @@ AIRFLOW_VENV ?= .airflow-venv
 S3_VENV ?= .s3-venv
 AUDIT_VENV ?= .audit-venv
 OLDEST_VENV ?= .oldest-venv
+BENCH_VENV ?= .bench-venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 DEMO   := sample_catalogs/home.enriched.parquet
@@ -13,7 +14,7 @@ DEMO   := sample_catalogs/home.enriched.parquet
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench test test-fast airflow-test s3-test crash-test fault-test coverage mutation-test fuzz soak audit lint samples train-default wheel-test extras-test oldest-test clean
+.PHONY: help run enrich status nightly demo report browser-test ray-test screenshots bench bench-peers gpu-check test test-fast airflow-test s3-test crash-test fault-test coverage mutation-test fuzz soak audit lint samples train-default wheel-test extras-test oldest-test clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +57,14 @@ screenshots: $(VENV)/.browser ## Take the docs' screenshots of report and demo a
 bench: $(VENV)/.core ## Measure the speed beside that of the transformers pipeline
 	$(BIN)/python benchmarks/bench_run.py
 
+BENCH ?= --dtype float32,bfloat16 --cases all
+bench-peers: $(VENV)/.core $(BENCH_VENV)/.done ## Measure the engine beside transformers, CTranslate2 and OpenVINO: make bench-peers [BENCH=options]
+	$(BIN)/python benchmarks/bench_engine.py --peers all --peer-python $(BENCH_VENV)/bin/python --export-python $(BENCH_VENV)/bin/python $(BENCH)
+
+# Any Python that has torch, with CUDA, and transformers: nothing is installed, and nothing of .venv is used.
+gpu-check: ## Test and measure the engine on this machine's GPU: make gpu-check [PYTHON=one that has torch]
+	$(PYTHON) benchmarks/gpu_check.py
+
 # A process a core, each with one thread: threads of several processes on the same cores wait for each other.
 PROCESSES ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist worksteal
@@ -73,7 +82,7 @@ soak: $(VENV)/.dev ## Enrich thousands of rows and watch memory, open files and 
 	$(BIN)/python tests/integration/soak.py --rows $(or $(ROWS),10000)
 
 audit: $(AUDIT_VENV)/.done ## Ask for known vulnerabilities of the pinned packages: make audit [AUDIT=--if-reachable]
-	$(AUDIT_VENV)/bin/python tests/audit.py $(AUDIT) constraints.txt jobs/airflow/constraints.txt tests/integration/s3/constraints.txt
+	$(AUDIT_VENV)/bin/python tests/audit.py $(AUDIT) constraints.txt benchmarks/constraints.txt jobs/airflow/constraints.txt tests/integration/s3/constraints.txt
 
 airflow-test: $(VENV)/.dev $(AIRFLOW_VENV)/.done ## Run the Airflow DAG in a real Airflow, in an environment of its own
 	AIRFLOW_VENV=$(AIRFLOW_VENV) $(BIN)/pytest -m airflow tests/integration/test_airflow.py
@@ -128,7 +137,7 @@ oldest-test: $(OLDEST_VENV)/.done ## Run the quick tests with the oldest version
 	CONSTRAINTS=$(OLDEST_VENV)/constraints.txt $(PYTEST:$(BIN)/%=$(OLDEST_VENV)/bin/%) -m "$(FAST)"
 
 clean: ## Remove the virtual environment and what was built
-	rm -rf $(VENV) $(AIRFLOW_VENV) $(S3_VENV) $(AUDIT_VENV) $(OLDEST_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
+	rm -rf $(VENV) $(AIRFLOW_VENV) $(S3_VENV) $(AUDIT_VENV) $(OLDEST_VENV) $(BENCH_VENV) build dist .pytest_cache .mypy_cache .ruff_cache $(DEMO)
 
 $(VENV)/.core: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
@@ -174,6 +183,14 @@ $(AUDIT_VENV)/.done: constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
 	$(PYTHON) -m venv $(AUDIT_VENV)
 	$(AUDIT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $< pip-audit
+	@touch $@
+
+# torchvision, which the exporter asks for but does not use, comes for another build of torch where torch is without CUDA.
+$(BENCH_VENV)/.done: benchmarks/constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 2; }
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $< ctranslate2 openvino-genai optimum-intel
+	$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes torchvision
 	@touch $@
 
 $(AIRFLOW_VENV)/.done: jobs/airflow/constraints.txt

@@ -82,6 +82,7 @@ def pins(path: Path) -> dict[str, Requirement]:
     [
         "constraints.txt",
         "constraints-oldest.txt",
+        "benchmarks/constraints.txt",
         "jobs/airflow/constraints.txt",
         "tests/integration/s3/constraints.txt",
     ],

@@ -48,6 +48,12 @@ import atheris
 assert atheris.FuzzedDataProvider(b"abc").ConsumeBytes(2) == b"ab"
 print("a provider of inputs")
 """
+_PEERS = """
+import ctranslate2, openvino_genai
+assert "int8" in ctranslate2.get_supported_compute_types("cpu")
+assert openvino_genai.GenerationConfig(max_new_tokens=3).max_new_tokens == 3
+print("peers to measure")
+"""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ USES = {
     "ray": [Use(f"{_FEW} --workers 1 --json", '"rows": 3')],
     "seo": [Use(f"{_FEW} --seo -o seo.parquet", "slug", "seo.parquet")],
     "fuzz": [Use(_FUZZER, "a provider of inputs", refused=False)],
+    "bench": [Use(_PEERS, "peers to measure", refused=False)],
 }
 
 

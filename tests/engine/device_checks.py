@@ -1,0 +1,289 @@
+"""What the continuous engine must do on a GPU, as plain functions, so that a machine without pytest can check it too.
+
+On a CPU the same is asked of the path that a GPU takes: slots of one fixed number, prefills of one fixed shape with
+filler rows, several steps between two looks at what they drew, one captured step that is replayed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+from unittest import mock
+
+import torch
+from engine_rows import WIDTH, make_requests, run
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from enrich.engine import continuous, sampling
+from enrich.engine.continuous import ContinuousEngine
+from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
+from enrich.engine.reference import ReferenceEngine
+
+SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)
+GREEDY = SamplingParams(max_new_tokens=24, temperature=0, repetition_penalty=1.0)
+FREE = SamplingParams(max_new_tokens=24, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+ENDS = list(range(0, 400, 25))
+TIE = 1e-3
+"""Scores that lie nearer to each other than this may be taken one for the other: other kernels round otherwise."""
+TOLERANCE = 0.04
+"""How far a 16-bit score may be from float32's, as a share of the largest score of its row."""
+
+
+def gpt2() -> Any:
+    torch.manual_seed(1)
+    shape = GPT2Config(vocab_size=400, n_positions=96, n_embd=64, n_layer=3, n_head=4, eos_token_id=0, bos_token_id=0)
+    return enlarged(GPT2LMHeadModel(shape))
+
+
+def llama() -> Any:
+    """Rotary positions and grouped heads."""
+    torch.manual_seed(2)
+    shape = LlamaConfig(
+        vocab_size=400, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=96, eos_token_id=0, bos_token_id=0,
+    )  # fmt: skip
+    return enlarged(LlamaForCausalLM(shape))
+
+
+def enlarged(model: Any) -> Any:
+    """Return the model with weights larger than freshly made ones, whose scores hardly differ."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(4)
+    model.set_attn_implementation("eager")
+    return model.eval()
+
+
+MODELS: dict[str, Callable[[], Any]] = {"gpt2": gpt2, "llama": llama}
+
+
+class AsOnGpu(ContinuousEngine):
+    """The engine as it works on a GPU, wherever it is."""
+
+    def __init__(
+        self, model: Any, params: SamplingParams, stats: EngineStats | None = None, ends: list[int] | None = ENDS
+    ) -> None:
+        model.generation_config.eos_token_id = ends
+        super().__init__(model, None, params, stats or EngineStats())
+        self._steps = continuous._GPU_CHECK_EVERY
+        self._room.same_bits = False
+        self._forward = None
+
+
+def reference(model: Any, params: SamplingParams, requests: list[Request], rows: int) -> list[Completion]:
+    model.generation_config.eos_token_id = ENDS
+    return run(ReferenceEngine(model, None, params, EngineStats()), requests, rows)
+
+
+def check_float32_tokens(model: Any) -> None:
+    """500 ragged prompts, greedy: the tokens are the reference's, but where two scores are as good as the same."""
+    exact = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    draw = random.Random(5)
+    requests = [replace(request, max_new_tokens=draw.randint(1, 24)) for request in make_requests(500, seed=9)]
+    expected = reference(model, GREEDY, requests, 64)
+    found = run(AsOnGpu(model, GREEDY), requests, 64)
+    torch.backends.cuda.matmul.allow_tf32 = exact
+    others = [row for row, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other]
+    for row in others:
+        gap = gap_at_first_difference(model, requests[row], found[row], expected[row])
+        assert gap < TIE, f"row {row}: another token, whose score is {gap} lower"
+    assert len(others) <= len(requests) // 50, f"{len(others)} of {len(requests)} rows have other tokens"
+    assert len({completion.token_ids for completion in expected}) > 400
+
+
+@torch.inference_mode()
+def gap_at_first_difference(model: Any, request: Request, found: Completion, expected: Completion) -> float:
+    ours, theirs = ([*completion.token_ids, None] for completion in (found, expected))
+    place = next(number for number, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other)
+    ids = torch.tensor([[*request.prompt_token_ids, *found.token_ids[:place]]], device=model.device)
+    highest = model(input_ids=ids).logits[0, -1].float().topk(2).values
+    return float(highest[0] - highest[1])
+
+
+def check_sixteen_bit_scores(model: Any, engine: type[ContinuousEngine] = AsOnGpu) -> float:
+    """Told which tokens to draw, the engine's bfloat16 scores are near those of float32; returns how near."""
+    draw = random.Random(7)
+    requests = make_requests(40, seed=3)
+    forced = torch.tensor([[draw.randrange(1, 400) for _ in range(FREE.max_new_tokens)] for _ in requests])
+    expected = forced_scores(model, requests, forced)
+    with eager_steps(), forcing(requests, forced) as seen:
+        run(engine_of(engine, model.to(torch.bfloat16), FREE), requests, 16)
+    model.float()
+    assert len(seen) == forced.numel()
+    worst = 0.0
+    for (row, step), scores in seen.items():
+        wanted = expected[row][step]
+        worst = max(worst, float((scores - wanted).abs().max() / wanted.abs().max()))
+    assert worst <= TOLERANCE, f"a score is {worst:.4f} of its row's largest away"
+    return worst
+
+
+def engine_of(kind: type[ContinuousEngine], model: Any, params: SamplingParams) -> ContinuousEngine:
+    if kind is AsOnGpu:
+        return AsOnGpu(model, params, ends=None)
+    model.generation_config.eos_token_id = None
+    return kind(model, None, params, EngineStats())
+
+
+@torch.inference_mode()
+def forced_scores(model: Any, requests: Sequence[Request], forced: torch.Tensor) -> list[torch.Tensor]:
+    """Return the model's scores [steps, V] of each row, whose prompt goes on with the forced tokens."""
+    scores = []
+    for request, tokens in zip(requests, forced.tolist(), strict=True):
+        ids = torch.tensor([[*request.prompt_token_ids, *tokens]], device=model.device)
+        scores.append(model(input_ids=ids).logits[0, len(request.prompt_token_ids) - 1 : -1].float().cpu())
+    return scores
+
+
+@contextmanager
+def forcing(requests: Sequence[Request], forced: torch.Tensor) -> Iterator[dict[tuple[int, int], torch.Tensor]]:
+    """Have these tokens drawn, and yield the scores that they would have been drawn from, by row and step.
+
+    A row and its step are known by the random number that the token is drawn with.
+    """
+    seeds, attempts = (torch.tensor([[getattr(request, name)] for request in requests]) for name in ("seed", "attempt"))
+    numbers = sampling.uniform(seeds, attempts, torch.arange(forced.shape[1]))
+    places = {number: (row, step) for row, line in enumerate(numbers.tolist()) for step, number in enumerate(line)}
+    seen: dict[tuple[int, int], torch.Tensor] = {}
+
+    def draw(logits: torch.Tensor, uniforms: torch.Tensor, *_: object) -> torch.Tensor:
+        tokens = torch.ones(len(logits), dtype=torch.long)
+        for index, number in enumerate(uniforms.tolist()):
+            if number in places:
+                row, step = places[number]
+                seen.setdefault((row, step), logits[index].float().cpu().clone())
+                tokens[index] = forced[row, step]
+        return tokens.to(logits.device)
+
+    with mock.patch.object(sampling, "draw", draw):
+        yield seen
+
+
+def eager_steps() -> Any:
+    """Have each step computed, none replayed."""
+    return mock.patch.object(continuous._Batch, "_step", continuous._Batch._decode)
+
+
+def check_memory_that_runs_out(model: Any) -> None:
+    """The slots are halved until they fit, and rows that were in flight come out as if nothing had happened."""
+    requests = make_requests(90)
+    expected = run(AsOnGpu(model, SAMPLED), requests, 16)
+    forward, tried = model.forward, []
+
+    def scarce(*args: Any, **kwargs: Any) -> Any:
+        tried.append(len(kwargs["input_ids"]))
+        if tried[-1] > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **kwargs)
+
+    stats = EngineStats()
+    with mock.patch.object(model, "forward", scarce):
+        found = run(AsOnGpu(model, SAMPLED, stats), requests, 64)
+    assert found == expected
+    assert list(dict.fromkeys(tried)) == [64, 32, 16]
+    assert stats.prompt_tokens == sum(len(request.prompt_token_ids) for request in requests)
+
+
+class _Replayed:
+    """Stands for a CUDA graph where there is none: what it captured is called again."""
+
+    batch: Any = None
+
+    def replay(self) -> None:
+        type(self).batch._decode()
+
+
+def captured_steps() -> Any:
+    """Have steps captured and replayed; on a CPU by a stand-in that computes while it captures, which must not show."""
+    if torch.cuda.is_available():
+        return nullcontext()
+
+    def step(batch: Any) -> None:
+        _Replayed.batch = batch
+        if batch._graph is None:
+            batch._graph = batch._capture()
+        else:
+            batch._graph.replay()
+
+    return mock.patch.multiple(continuous._Batch, _step=step)
+
+
+def check_replays_across_refills(model: Any) -> None:
+    """One captured step serves all rows that come into its slots, and draws what computed steps draw."""
+    requests = make_requests(200)
+    with eager_steps():
+        expected = run(AsOnGpu(model, SAMPLED), requests, 16)
+    captures = []
+    capture = continuous._Batch._capture
+
+    def counted(batch: Any) -> Any:
+        captures.append(batch)
+        return capture(batch)
+
+    graphs = (
+        nullcontext()
+        if torch.cuda.is_available()
+        else mock.patch.multiple(torch.cuda, CUDAGraph=_Replayed, graph=lambda _: nullcontext())
+    )
+    with graphs, captured_steps(), mock.patch.object(continuous._Batch, "_capture", counted):
+        found = run(AsOnGpu(model, SAMPLED), requests, 16)
+    assert len(captures) == 1
+    assert found == expected
+
+
+def check_filler_and_neighbours(model: Any) -> None:
+    """A prefill of fewer rows than its shape has, and a slot whose row is done, leave the others' tokens alone."""
+    requests = make_requests(33)
+    expected = run(AsOnGpu(model, SAMPLED), requests, 16)
+    for number in (1, 2, 17, 33):
+        assert run(AsOnGpu(model, SAMPLED), requests[:number], 16) == expected[:number]
+    shapes = []
+    body = model.base_model.forward
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        shapes.append(tuple((args[0] if args else kwargs["input_ids"]).shape))
+        return body(*args, **kwargs)
+
+    with mock.patch.object(model.base_model, "forward", noted), eager_steps():
+        assert run(AsOnGpu(model, SAMPLED), requests, 16) == expected
+    assert {shape for shape in shapes if shape[1] > 1} == {(2, WIDTH)}
+    assert {shape for shape in shapes if shape[1] == 1} <= {(16, 1)}
+
+
+def check_sixteen_bit_order(model: Any) -> None:
+    """For a number of slots, another order of the rows changes no text in bfloat16."""
+    requests = make_requests(120)
+    order = random.Random(1).sample(range(len(requests)), len(requests))
+    model.to(torch.bfloat16)
+    there = run(AsOnGpu(model, SAMPLED), requests, 16)
+    back = run(AsOnGpu(model, SAMPLED), [requests[row] for row in order], 16)
+    model.float()
+    same = sum(back[place] == there[row] for place, row in enumerate(order))
+    assert same == len(requests), f"{len(requests) - same} of {len(requests)} rows have another text in another order"
+
+
+def check_looks_between_steps(model: Any) -> None:
+    """Tokens drawn after a row's end, before anyone looked, are not in its text; a stop leaves rows in flight out."""
+    requests = [replace(request, max_new_tokens=1 + number % 7) for number, request in enumerate(make_requests(60))]
+    expected = reference(model, SAMPLED, requests, 16)
+    assert run(AsOnGpu(model, SAMPLED), requests, 16) == expected
+    assert {completion.finish_reason for completion in expected} == {"stop", "length"}
+    looks = iter(range(4))
+    found = dict(AsOnGpu(model, SAMPLED).generate(requests, WIDTH, 16, lambda: next(looks, None) is None))
+    assert 0 < len(found) < len(requests)
+    assert all(completion == expected[row] for row, completion in found.items())
+
+
+CHECKS: dict[str, Callable[[Any], object]] = {
+    "float32 tokens": check_float32_tokens,
+    "bfloat16 scores": check_sixteen_bit_scores,
+    "out of memory": check_memory_that_runs_out,
+    "replays across refills": check_replays_across_refills,
+    "filler and neighbours": check_filler_and_neighbours,
+    "bfloat16 order": check_sixteen_bit_order,
+    "looks between steps": check_looks_between_steps,
+}
