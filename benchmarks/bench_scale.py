@@ -85,6 +85,8 @@ def watch_stages() -> Stages:
 class CannedEngine:
     """Answers with the end of the prompt."""
 
+    pads = True
+
     def __init__(self, stats: Any, begin: Callable[[], None]) -> None:
         self.stats, self._begin = stats, begin
 

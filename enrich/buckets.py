@@ -56,6 +56,22 @@ def group(lengths: Iterable[int], longest: int) -> list[Bucket]:
     return [Bucket(edge, tuple(items[edge]), tokens[edge]) for edge in sorted(items, reverse=True)]
 
 
+def joined(buckets: Iterable[Bucket], num_items: int) -> list[Bucket]:
+    """Put neighbouring buckets together until each has at least `num_items` items, under the longest one's edge.
+
+    For engines that compute no padding. Each bucket ends with few rows at work, which is dear where buckets are small.
+    Prompts less than half as long as the longest are not joined to it: fewer rows of its length fit into memory.
+    """
+    found: list[Bucket] = []
+    for bucket in buckets:
+        last = found[-1] if found else None
+        if last is not None and len(last.items) < num_items and bucket.edge * 2 >= last.edge:
+            found[-1] = Bucket(last.edge, last.items + bucket.items, last.prompt_tokens + bucket.prompt_tokens)
+        else:
+            found.append(bucket)
+    return found
+
+
 def batch_rows(edge: int, max_new_tokens: int, batch_size: int, batch_tokens: int) -> int:
     """Return how many rows of a bucket make a batch: `batch_size`, or fewer to stay within the token budget."""
     return max(1, min(batch_size, batch_tokens // (edge + max_new_tokens)))

@@ -60,12 +60,26 @@ class Meter:
         self.by_edge: dict[int, Usage] = {}
         self._last = (0, 0, 0, 0)
 
-    def note(self, edge: int, rows: int, texts: int, stats: Stats, seconds: float) -> None:
-        """Count a batch of `texts` attempts, `rows` of them at new rows, by what the statistics have grown since."""
+    def note(self, parts: Mapping[int, Usage], stats: Stats, seconds: float) -> None:
+        """Count what one or several buckets took together, by what the statistics have grown since.
+
+        `parts` are each bucket's rows, texts and tokens as far as they are finished. What is computed beside these is
+        shared out by them, and so are the seconds.
+        """
         now = (stats.prompt_tokens, stats.prefill_positions, stats.generated_tokens, stats.decode_positions)
-        prompt, prefill, new, decode = (after - before for after, before in zip(now, self._last, strict=True))
+        grown = [after - before for after, before in zip(now, self._last, strict=True)]
         self._last = now
-        self.by_edge[edge] = self.by_edge.get(edge, Usage()) + Usage(rows, texts, prompt, prefill, new, decode, seconds)
+        left, seconds_left = grown, seconds
+        weights = {edge: part.prompt_tokens + part.generated_tokens for edge, part in parts.items()}
+        weight_left = sum(weights.values())
+        for edge, part in parts.items():
+            share = weights[edge] / weight_left if weight_left else 1.0
+            taken, own_seconds = [round(number * share) for number in left], seconds_left * share
+            left = [number - own for number, own in zip(left, taken, strict=True)]
+            weight_left, seconds_left = weight_left - weights[edge], seconds_left - own_seconds
+            prompt, prefill, new, decode = taken
+            usage = Usage(part.rows, part.texts, prompt, prefill, new, decode, own_seconds)
+            self.by_edge[edge] = self.by_edge.get(edge, Usage()) + usage
 
     def as_list(self) -> list[dict[str, Any]]:
         """Return the usage in JSON's types, a dictionary for each bucket, narrowest first."""

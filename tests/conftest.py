@@ -111,7 +111,14 @@ def enrich(tmp_path: Path, tiny_gpt2: Path) -> Callable[..., job.Summary]:
         if isinstance(catalog, pl.DataFrame):
             catalog.write_parquet(tmp_path / "catalog.parquet")
             catalog = tmp_path / "catalog.parquet"
-        options = {"model": str(tiny_gpt2), "max_new_tokens": 12, "commit_rows": 10, "rules": "all=off"} | options
+        defaults = {
+            "model": str(tiny_gpt2),
+            "max_new_tokens": 12,
+            "commit_rows": 10,
+            "rules": "all=off",
+            "dtype": "float32",
+        }
+        options = defaults | options
         return job.run(RunConfig(str(catalog), str(tmp_path / name), **options), should_stop=should_stop)
 
     return run

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enrich.buckets import Bucket, batch_rows, edge_of, group
+from enrich.buckets import Bucket, batch_rows, edge_of, group, joined
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # machines may be busy
 
@@ -100,3 +100,13 @@ def test_batches_keep_to_the_budget(edge: int, max_new_tokens: int, batch_size: 
     assert rows == 1 or rows * (edge + max_new_tokens) <= batch_tokens
     # as many as the budget has room for
     assert rows == batch_size or (rows + 1) * (edge + max_new_tokens) > batch_tokens
+
+
+def test_small_neighbours_are_joined_until_there_are_enough_items() -> None:
+    grouped = group([200, 190, 100, 99, 60, 40, 39, 38, 20], longest=512)
+    assert [bucket.edge for bucket in grouped] == [224, 192, 104, 64, 40, 24]
+    together = joined(grouped, 4)
+    assert [(bucket.edge, len(bucket.items)) for bucket in together] == [(224, 2), (104, 3), (40, 4)]
+    assert [bucket.prompt_tokens for bucket in together] == [390, 259, 137]
+    assert sorted(item for bucket in together for item in bucket.items) == list(range(9))
+    assert joined(grouped, 1) == grouped

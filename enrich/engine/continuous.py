@@ -66,6 +66,7 @@ class ContinuousEngine:
         self._room = Room(model)
         self._forward = forward_of(model)
         self._pool = Pool()
+        self.pads = self._forward is None
 
     def generate(
         self,

@@ -18,7 +18,7 @@ from torch import Tensor
 from enrich.engine.memory import TILE_ROWS
 
 _USUAL_ROWS = 64  # what the layout is chosen for; any number can be multiplied
-_SMALL_BYTES = 64 << 20
+_SMALL_BYTES = 320 << 20
 
 
 class Linear:

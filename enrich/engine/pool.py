@@ -1,18 +1,20 @@
 """A pool of memory: what one cohort of rows has let go of is taken by the next.
 
-Memory that is new costs a fault for every page of it, which for keys and values is as dear as computing them.
+Memory that is new costs a fault for every page of it, which can be as dear as computing what goes there: hence large
+pages, where the system has them.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import threading
+from contextlib import suppress
 
-import numpy as np
 import torch
 from torch import Tensor
 
-_WORDS = {torch.float32: np.int32, torch.bfloat16: np.int16}
+_PAGE = 2 << 20  # bytes of a large page
 _LARGEST = 4  # times the size that is asked for: what is larger is left for those who need it
 
 
@@ -32,12 +34,24 @@ class Pool:
                 found = min(fitting, key=len)
                 self._free = [one for one in self._free if one is not found]
                 return found[:size].view(shape)
-        # numpy leaves zeros to the kernel: memory is only taken for the pages that are reached.
-        return torch.from_numpy(np.zeros(size, dtype=_WORDS[dtype])).view(dtype).view(shape)
+        return _zeros(size * dtype.itemsize).view(dtype)[:size].view(shape)
 
     def give_back(self, *tensors: Tensor) -> None:
         """Take tensors back that were lent; nobody may use them any more."""
         with self._lock:
             for tensor in tensors:
-                whole = tensor.untyped_storage()
-                self._free.append(torch.empty(0, dtype=tensor.dtype).set_(whole))
+                begin, storage = tensor.storage_offset(), tensor.untyped_storage()
+                rest = storage.nbytes() // tensor.itemsize - begin
+                self._free.append(tensor.new_empty(0).set_(storage, begin, (rest,), (1,)))
+
+
+def _zeros(size: int) -> Tensor:
+    """Return so many bytes, or a few more: zeros, which take memory when they are reached."""
+    if size < _PAGE:
+        return torch.zeros(-(-size // 8) * 8, dtype=torch.uint8)
+    memory = mmap.mmap(-1, (-(-size // _PAGE) + 1) * _PAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = torch.frombuffer(memory, dtype=torch.uint8)
+    return whole[-whole.data_ptr() % _PAGE :]

@@ -115,6 +115,7 @@ class Engine(Protocol):
     """Generates the rows of one bucket at a time."""
 
     stats: EngineStats
+    pads: bool  # whether prompts are computed as wide as their bucket, so that buckets must not be wide
 
     def generate(
         self,

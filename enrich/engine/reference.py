@@ -24,6 +24,8 @@ from enrich.engine.stopping import StopStrings
 class ReferenceEngine:
     """Runs any causal language model of transformers."""
 
+    pads = True
+
     def __init__(
         self,
         model: Any,

@@ -55,6 +55,8 @@ class Pool(Protocol):
 class WorkersEngine:
     """Generates the rows of a bucket on all workers of a pool."""
 
+    pads = True  # some of them may
+
     def __init__(self, pool: Pool, stats: EngineStats) -> None:
         self.stats = stats
         self._pool = pool

@@ -16,6 +16,9 @@ from enrich.progress import Progress
 from enrich.quality import SENTENCE_DROPPED, Severity, Verdict, clean_text, mend
 from enrich.stages.setup import Run, committed, stop_if_asked
 from enrich.stages.windows import Row, Window
+from enrich.usage import Usage
+
+_FULL_BATCHES = 16  # after so many, the rows that end a bucket tell no more
 
 
 class _TimeIsUp(Exception):
@@ -35,9 +38,10 @@ class _Try:
 
 @dataclass(slots=True)
 class _Trial:
-    """A row and the attempts at its text so far."""
+    """A row, the edge of its bucket, and the attempts at its text so far."""
 
     row: Row
+    edge: int
     tries: list[_Try] = field(default_factory=list)
 
     def next_request(self, run: Run) -> Request:
@@ -71,18 +75,21 @@ def generate(run: Run, window: Window, checkpoint: Checkpoint, progress: Progres
         return True
     grouped = buckets.group((len(row.prompt.token_ids) for row in window.rows), run.longest_prompt)
     engine = run.engine  # its weights are loaded by now, which is no part of the speed
+    if not engine.pads:
+        grouped = buckets.joined(grouped, _FULL_BATCHES * run.config.batch_size)
     progress.expect({bucket.edge: len(bucket.items) for bucket in grouped})
     for bucket in grouped:
         progress.enter(bucket.edge)
-        trials = [_Trial(window.rows[index]) for index in bucket.items]
+        trials = [_trial(window.rows[index], run.longest_prompt) for index in bucket.items]
         requests = [trial.next_request(run) for trial in trials]
         try:
-            for index, completion in _completions(run, engine, requests, bucket.edge, checkpoint):
+            for index, completion in _completions(run, engine, trials, requests, bucket.edge, checkpoint):
                 trial = trials[index]
                 trial.tries.append(_judged(run, trial.row, requests[index], completion))
                 if trial.is_settled(run.config.max_attempts):
-                    outcome = _outcome(run, trial, bucket.edge, checkpoint.run_id)
+                    outcome = _outcome(run, trial, checkpoint.run_id)
                     checkpoint.add(outcome)
+                    progress.enter(trial.edge)
                     progress.advance(
                         sum(len(one.completion.token_ids) for one in trial.tries),
                         quarantined=outcome.generation.status == QUARANTINED,
@@ -95,10 +102,14 @@ def generate(run: Run, window: Window, checkpoint: Checkpoint, progress: Progres
     return True
 
 
+def _trial(row: Row, longest: int) -> _Trial:
+    return _Trial(row, buckets.edge_of(len(row.prompt.token_ids), longest))
+
+
 def _completions(
-    run: Run, engine: Engine, requests: Sequence[Request], edge: int, checkpoint: Checkpoint
+    run: Run, engine: Engine, trials: Sequence[_Trial], requests: Sequence[Request], edge: int, checkpoint: Checkpoint
 ) -> Iterator[tuple[int, Completion]]:
-    """Yield (index into `requests`, which may grow, completion) as rows finish.
+    """Yield (index into `trials` and `requests`, which may grow, completion) as rows finish.
 
     Raises _TimeIsUp if there is no time for all.
     """
@@ -115,14 +126,17 @@ def _completions(
 
     started = time.monotonic()
     deadline.resume(stats.prefill_positions + stats.decode_positions)
-    finished = rows = 0
+    finished, parts = 0, dict.fromkeys((trial.edge for trial in trials), Usage())
     for numbered in engine.generate(requests, edge, batch_rows, lambda: run.should_stop() != 0, may_begin):
         finished += 1
-        rows += requests[numbered[0]].attempt == 1
+        index, completion = numbered
+        request, of_edge = requests[index], trials[index].edge
+        tokens = len(request.prompt_token_ids), 0, len(completion.token_ids)
+        parts[of_edge] += Usage(request.attempt == 1, 1, *tokens)
         yield numbered
     seconds = time.monotonic() - started
     run.generating_seconds += seconds
-    run.meter.note(edge, rows, finished, stats, seconds)
+    run.meter.note(parts, stats, seconds)
     stop_if_asked(run, committed(checkpoint))
     if finished < len(requests) and not has_time:
         raise _TimeIsUp
@@ -135,7 +149,7 @@ def _judged(run: Run, row: Row, request: Request, completion: Completion) -> _Tr
     return _Try(request, completion, cleaned.text, cleaned.flags, verdict)
 
 
-def _outcome(run: Run, trial: _Trial, edge: int, run_id: str) -> Outcome:
+def _outcome(run: Run, trial: _Trial, run_id: str) -> Outcome:
     row, best = trial.row, trial.best
     product = row.prompt.product
     text, flags, verdict = best.text, best.flags, best.verdict
@@ -155,7 +169,7 @@ def _outcome(run: Run, trial: _Trial, edge: int, run_id: str) -> Outcome:
         finish_reason=best.completion.finish_reason,
         seed=best.request.seed,
         attempt=best.request.attempt,
-        bucket=edge,
+        bucket=trial.edge,
         text_digest=text_digest(published) if published else None,
         flags=tuple(dict.fromkeys([*flags, *(("attributes_dropped",) if row.prompt.dropped else ()), *verdict.rules])),
         generated_at=datetime.now(UTC),

@@ -22,6 +22,8 @@ from enrich.errors import ConfigError, ModelError, TryAgain
 class Echo:
     """An engine that says the seed and attempt of each row, a row a step, and keeps to the protocol."""
 
+    pads = True
+
     def __init__(self, seconds: float = 0.0005) -> None:
         self.stats = EngineStats()
         self.seconds = seconds
