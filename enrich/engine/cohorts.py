@@ -20,7 +20,7 @@ tokens, C hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -89,6 +89,31 @@ def _sums(lines: Tensor, indices: Tensor, begins: Tensor, weights: Tensor) -> Te
     return torch.embedding_bag(lines, indices, begins, False, 0, False, weights)[0]
 
 
+class _Shared:
+    """The tokens of several prompts, each of those that prompts begin with in common only once: N of T tokens.
+
+    What a model makes of a token follows from it and those before it.
+    """
+
+    def __init__(self, prompts: Sequence[Sequence[int]]) -> None:
+        known: dict[tuple[int, int], int] = {}  # by the number of the token before and the token
+        numbers: list[int] = []
+        firsts: list[int] = []
+        tokens: list[int] = []
+        for prompt in prompts:
+            number = -1
+            for token in prompt:
+                before = number
+                number = known.setdefault((before, token), len(tokens))
+                if number == len(tokens):
+                    firsts.append(len(numbers))
+                    tokens.append(token)
+                numbers.append(number)
+        self.tokens = torch.tensor(tokens)  # [N]
+        self.firsts = torch.tensor(firsts)  # where each first stands among all [N]
+        self.of_tokens = torch.tensor(numbers)  # which of the N each of all tokens is [T]
+
+
 class _Cohort:
     """Rows that came in together: their keys and values, and what they have drawn."""
 
@@ -148,51 +173,56 @@ class _Cohort:
         ]
 
     def prefill(self) -> int:
-        """Compute the keys and values of all prompts but their last tokens; return how many positions that took."""
-        computed, first = 0, 0
-        order = range(len(self))
+        """Compute the keys and values of all prompts but their last tokens; return how many positions that fills."""
+        filled, first = 0, 0
         while first < len(self):
             last, tokens, width = first, 0, 0
-            for place in order[first:]:
-                length = int(self.positions[place])
-                wider = max(width, length)
-                rows = last + 1 - first
-                scores = rows * self._heads * self._forward.group * wider * wider
-                if last > first and (tokens + length > _PREFILL_TOKENS or scores > _PREFILL_SCORES):
+            before: tuple[int, ...] = ()
+            for place in range(first, len(self)):
+                prompt = self.rows[place].request.prompt_token_ids
+                new = int(self.positions[place]) - _alike(before, prompt)
+                wider = max(width, int(self.positions[place]))
+                scores = (last + 1 - first) * self._heads * self._forward.group * wider * wider
+                if last > first and (tokens + new > _PREFILL_TOKENS or scores > _PREFILL_SCORES):
                     break
-                last, tokens, width = place + 1, tokens + length, wider
-            if tokens:
-                computed += self._prefill(first, last, _stepped(width))
+                last, tokens, width, before = place + 1, tokens + new, wider, prompt
+            if width:
+                filled += self._prefill(first, last, _stepped(width))
             first = last
-        return computed
+        return filled
 
     def _prefill(self, first: int, last: int, width: int) -> int:
         """Compute the prompts from `first` to `last`, their tokens one after the other, without padding.
 
-        Attention is computed in float32, padded to `width`.
+        What prompts begin with in common is computed once, in the first row that has it. Attention is computed in
+        float32, padded to `width`.
         """
         forward, heads, group, size = self._forward, self._heads, self._forward.group, self._size
-        lengths = self.positions[first:last]
-        num, total = last - first, int(lengths.sum())
-        ids = [token for row in self.rows[first:last] for token in row.request.prompt_token_ids[:-1]]
-        filler = -total % forward.tile
+        num, lengths = last - first, self.positions[first:last]
+        prompts = [row.request.prompt_token_ids[:-1] for row in self.rows[first:last]]
+        shared = _Shared(prompts)
+        filler = -len(shared.tokens) % forward.tile
         owners = torch.from_numpy(np.repeat(np.arange(num), lengths))  # [T]
         columns = torch.from_numpy(np.concatenate([np.arange(length) for length in lengths]))
         entries = owners[:, None] * heads + torch.arange(heads)  # [T, H]
         places = (entries * width + columns[:, None]).view(-1)
-        # Where queries stand among those of all rows, padded: [T, H, G]
-        spots = ((entries[:, :, None] * group + torch.arange(group)) * width + columns[:, None, None]).view(-1)
+        # Where queries stand among those of all rows, padded: [N, H, G]
+        entries, own_columns = entries[shared.firsts], columns[shared.firsts]
+        spots = ((entries[:, :, None] * group + torch.arange(group)) * width + own_columns[:, None, None]).view(-1)
         causal = torch.full((width, width), -torch.inf).triu_(1).repeat(group, 1)
         # What lies in the padding is seen by nobody.
         padded = [self._pool.take((num * heads, n * width, size), torch.float32) for n in (group, 1, 1)]
         queries, keys, values = padded
-        attended = torch.zeros(total + filler, heads * group * size, dtype=forward.dtype)
-        positions = torch.cat([columns, columns.new_zeros(filler)])
-        hidden, where = forward.embed(torch.tensor(ids + [0] * filler), positions)
+        computed = len(shared.tokens)
+        attended = torch.zeros(computed + filler, heads * group * size, dtype=forward.dtype)
+        tokens = torch.cat([shared.tokens, shared.tokens.new_zeros(filler)])
+        hidden, where = forward.embed(tokens, torch.cat([own_columns, own_columns.new_zeros(filler)]))
         for layer in range(forward.layers):
-            projected = forward.project(layer, hidden, where)
-            for room, at, new in zip(padded, (spots, places, places), projected, strict=True):
-                room.view(-1, size).index_copy_(0, at, new[:total].reshape(-1, size).float())
+            new_queries, new_keys, new_values = forward.project(layer, hidden, where)
+            queries.view(-1, size).index_copy_(0, spots, new_queries[:computed].reshape(-1, size).float())
+            for room, new in ((keys, new_keys), (values, new_values)):
+                of_all = new.index_select(0, shared.of_tokens)
+                room.view(-1, size).index_copy_(0, places, of_all.view(-1, size).float())
             blocks = keys.to(forward.dtype).view(num, heads, -1, _BLOCK, size).mT
             self._keys[layer, first:last, :, : width // _BLOCK] = blocks
             self._values[layer, first:last, :, :width] = values.view(num, heads, width, size)
@@ -200,10 +230,10 @@ class _Cohort:
                 break  # of the last layer nothing but these is needed
             scores = torch.baddbmm(causal, queries, keys.mT, alpha=forward.scale)
             outputs = torch.bmm(torch.softmax(scores, dim=2), values)
-            attended[:total] = outputs.view(-1, size).index_select(0, spots).view(total, -1)
+            attended[:computed] = outputs.view(-1, size).index_select(0, spots).view(computed, -1)
             hidden = forward.advance(layer, hidden, attended)
         self._pool.give_back(*padded)
-        return total + filler
+        return len(owners) + filler
 
     def begin_step(self) -> None:
         """Make room for the keys and values of the tokens that are now decoded."""
@@ -327,8 +357,8 @@ class CohortBatch:
 
     def _admit(self, waiting: Waiting, most: int) -> None:
         limit = self._params.max_new_tokens
-        # Sorted, so that the rows of a cohort are about equally long.
-        for index, request in sorted(waiting.take(most), key=lambda row: len(row[1].prompt_token_ids)):
+        # The rows of a cohort are about equally long, and those that begin alike lie together.
+        for index, request in sorted(waiting.take(most), key=lambda row: _order(row[1].prompt_token_ids)):
             self._coming.append(_Row(index, request, min(limit, request.max_new_tokens or limit)))
         while self._coming:
             cohort = _Cohort(self._forward, self._pool, self._coming[: self._alike()], self._params)
@@ -382,6 +412,16 @@ class CohortBatch:
             if not cohort.rows:
                 cohort.leave()
         self._stats.note_slots(active + filler, sum(map(len, self._cohorts)))
+
+
+def _order(prompt: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    return _stepped(len(prompt)), prompt
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two prompts begin with in common, the last of the second not counted."""
+    pairs = zip(one[:-1], other[:-1], strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _stepped(length: int) -> int:

@@ -152,13 +152,26 @@ def test_five_hundred_ragged_prompts_have_the_reference_s_tokens(model: torch.nn
     assert len({completion.token_ids for completion in expected}) > 400
 
 
-@pytest.mark.parametrize(("hidden", "heads"), [(256, 4), (320, 4)])
+def gpt2_of(hidden: int) -> GPT2LMHeadModel:
+    return GPT2LMHeadModel(GPT2Config(vocab_size=2000, n_positions=128, n_embd=hidden, n_layer=2, n_head=4))
+
+
+def llama_of(hidden: int) -> LlamaForCausalLM:
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=2000, hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=2,
+            num_attention_heads=6, num_key_value_heads=2, max_position_embeddings=128,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("make", "hidden"), [(gpt2_of, 256), (gpt2_of, 320), (llama_of, 192)])
 def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(
-    hidden: int, heads: int, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[int], torch.nn.Module], hidden: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(4)
-    shape = GPT2Config(vocab_size=2000, n_positions=128, n_embd=hidden, n_layer=2, n_head=heads)
-    forward = forward_of(GPT2LMHeadModel(shape).eval())
+    forward = forward_of(make(hidden).to(dtype).eval())
     assert forward
     requests = [
         Request(tuple(random.Random(seed).choices(range(1, 2000), k=seed % 40 + 1)), seed) for seed in range(150)
@@ -184,6 +197,33 @@ def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(
     torch.set_num_threads(before)
     assert len(seen[0]) == 150
     assert seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", [gpt2, llama])
+def test_what_prompts_begin_with_in_common_is_computed_once(
+    make: Callable[[], torch.nn.Module], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make().to(dtype).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(4)
+    head, rest = tuple(range(1, 23)), make_requests(60, seed=4)
+    requests = [replace(one, prompt_token_ids=head + one.prompt_token_ids[: WIDTH - 22]) for one in rest]
+    alone = [run(make_engine(ContinuousEngine, model, SAMPLED), [one], 16)[0] for one in requests]
+    computed: list[int] = []
+    for kind in (Gpt2Forward, RotaryForward):
+
+        def embed(self: Any, tokens: torch.Tensor, positions: torch.Tensor, real: Any = kind.embed) -> Any:
+            computed.append(len(tokens))
+            return real(self, tokens, positions)
+
+        monkeypatch.setattr(kind, "embed", embed)
+    stats = EngineStats()
+    assert run(make_engine(ContinuousEngine, model, SAMPLED, stats), requests, 64) == alone
+    prefilled = sum(computed) - stats.decode_positions
+    assert prefilled < 0.5 * (stats.prompt_tokens - len(requests))
+    assert stats.prompt_tokens == sum(len(one.prompt_token_ids) for one in requests)
 
 
 def test_a_thread_more_changes_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
