@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich import durable
+from enrich.storage import durable
 from enrich.generation import GENERATION_TYPE
 
 if TYPE_CHECKING:

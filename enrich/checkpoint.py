@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich import durable
+from enrich.storage import durable
 from enrich.errors import CheckpointMismatch
 from enrich.generation import Outcome
 from enrich.outcomes import OUTCOME_SCHEMA, outcome_table

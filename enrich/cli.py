@@ -34,7 +34,7 @@ class _Place(click.Path):
     """A file on this machine, or a URL in remote storage, as text."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from enrich.url import Url, is_remote
+        from enrich.storage.url import Url, is_remote
 
         if isinstance(value, str) and is_remote(value):
             Url.parse(value)

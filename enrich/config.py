@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from enrich.clock import seconds_of, seconds_until
-from enrich.durable import behind_links
+from enrich.storage.durable import behind_links
 from enrich.errors import ConfigError
 from enrich.shard import Shard
-from enrich.url import Url, is_remote, is_url
+from enrich.storage.url import Url, is_remote, is_url
 
 _QUARANTINED = re.compile(r"\d+|(100|\d{1,2})(\.\d+)?%")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -15,7 +15,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from enrich.batch_size import rows_at_once
-from enrich.durable import aside
+from enrich.storage.durable import aside
 from enrich.errors import CatalogError, ConfigError
 from enrich.output import facts_or_none
 

@@ -19,9 +19,9 @@ from enrich.changes import ChangesWriter
 from enrich.checkpoint import PROGRESS, Checkpoint
 from enrich.config import RunConfig
 from enrich.drift import Profile
-from enrich.durable import behind_links, temporary_of
+from enrich.storage.durable import behind_links, temporary_of
 from enrich.errors import ConfigError, TryAgain
-from enrich.lock import forget, only_run
+from enrich.storage.lock import forget, only_run
 from enrich.merge import check_alike, find_shards, merged, note_path, read_note, shards_beside, write_note
 from enrich.output import OutputWriter, facts_or_none, is_intact, read_facts
 from enrich.plan import Plan

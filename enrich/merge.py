@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich import durable
+from enrich.storage import durable
 from enrich.batch_size import rows_at_once
 from enrich.errors import ReconciliationError
 from enrich.shard import ROW, Shard

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from enrich import durable
+from enrich.storage import durable
 from enrich.batch_size import rows_at_once
 from enrich.errors import CatalogError, ReconciliationError
 from enrich.generation import GENERATION_TYPE

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from enrich import durable
+from enrich.storage import durable
 from enrich.generation import Outcome
 from enrich.product import Product
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from enrich import durable
+from enrich.storage import durable
 from enrich.batch_size import rows_at_once
 from enrich.generation import (
     EDITED,

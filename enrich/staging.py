@@ -26,11 +26,11 @@ import filelock
 from enrich.checkpoint import MANIFEST, PROGRESS, SURVEY, Checkpoint, listed_parts
 from enrich.config import RunConfig
 from enrich.errors import CatalogError, EnrichError, Interrupted, TryAgain
-from enrich.lease import Lease
+from enrich.storage.lease import Lease
 from enrich.names import Names
 from enrich.quarantine import quarantine_path
-from enrich.remote import Remote, Version, check_available
-from enrich.url import Url, is_remote
+from enrich.storage.remote import Remote, Version, check_available
+from enrich.storage.url import Url, is_remote
 
 log = logging.getLogger("enrich")
 
@@ -59,7 +59,7 @@ def staged(
 
     With `reads_only` nothing is sent, nor locked. A configuration without anything remote is lent as it is. Errors and
     log messages that pass through name the URLs. Raises TryAgain if another run has the output or has published
-    meanwhile, Interrupted if asked to stop while something large is copied, and what `enrich.remote` raises.
+    meanwhile, Interrupted if asked to stop while something large is copied, and what `enrich.storage.remote` raises.
     """
     if not config.is_remote:
         yield Stage(config)

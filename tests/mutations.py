@@ -175,7 +175,7 @@ MUTATIONS = (
     ),
     Mutation(
         "lock: two runs write one output",
-        "lock.py", "lock.acquire()", "pass", "tests/test_job.py tests/test_cli.py tests/integration/test_exit_codes.py",
+        "storage/lock.py", "lock.acquire()", "pass", "tests/test_job.py tests/test_cli.py tests/integration/test_exit_codes.py",
     ),
     Mutation(
         "clock: the end of the time is not seen",

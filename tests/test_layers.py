@@ -20,8 +20,6 @@ NOUNS = {
     "quality",
     "reuse",
     "changes",
-    "lock",
-    "remote",
 }
 SHARED = {
     "ahead",
@@ -32,11 +30,10 @@ SHARED = {
     "generation",
     "outcomes",
     "batch_size",
-    "durable",
     "clock",
     "shard",
+    "storage",
     "summary",
-    "url",
     "names",
 }
 TORCH = {"engine", "finetune", "evaluate"}

@@ -13,17 +13,17 @@ from obstore.store import MemoryStore
 
 from enrich import RunConfig, job, staging
 from enrich.errors import ConfigError, Interrupted, RemoteError, TryAgain
-from enrich.remote import Remote
+from enrich.storage.remote import Remote
 from enrich.stages import survey
 from enrich.staging import fetched, staged, work_directory
-from enrich.url import Url
+from enrich.storage.url import Url
 
 OUT = "out/home.parquet"
 ROWS = 30
 
 
 class Bucket:
-    """A bucket in memory, which all of `enrich.remote` is pointed at."""
+    """A bucket in memory, which all of `enrich.storage.remote` is pointed at."""
 
     def __init__(self, catalog: pl.DataFrame) -> None:
         self.store = MemoryStore()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from enrich import durable
+from enrich.storage import durable
 from enrich.report import charts
 from enrich.report.charts import Chart
 from enrich.report.compare import Comparison

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from enrich import RunConfig, job, lock, reuse
+from enrich import RunConfig, job, reuse
+from enrich.storage import lock
 from enrich.engine import continuous
 from enrich.engine.protocol import Completion
 from enrich.errors import CatalogError, ConfigError, ReconciliationError, TooManyQuarantined, TooMuchDrift, TryAgain
