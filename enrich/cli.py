@@ -444,7 +444,7 @@ def status(output: Path | str, as_json: bool) -> None:
     Example:
       enrich status catalog.enriched.parquet
     """
-    from enrich.progress import duration
+    from enrich.timing.progress import duration
     from enrich.status import read_remote_status, read_status
 
     found = read_status(output) if isinstance(output, Path) else read_remote_status(output)

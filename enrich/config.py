@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from enrich.clock import seconds_of, seconds_until
+from enrich.timing.clock import seconds_of, seconds_until
 from enrich.storage.durable import behind_links
 from enrich.errors import ConfigError
 from enrich.shard import Shard

@@ -25,10 +25,10 @@ from enrich.storage.lock import forget, only_run
 from enrich.merge import check_alike, find_shards, merged, note_path, read_note, shards_beside, write_note
 from enrich.output import OutputWriter, facts_or_none, is_intact, read_facts
 from enrich.plan import Plan
-from enrich.progress import Progress, is_watched
+from enrich.timing.progress import Progress, is_watched
 from enrich.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
 from enrich.shard import ROW, Shard
-from enrich.speeds import note_speed, read_speed
+from enrich.timing.speeds import note_speed, read_speed
 from enrich.stages.foresee import foresee as foreseen
 from enrich.stages.foresee import speed_kind
 from enrich.stages.generate import generate
@@ -50,7 +50,7 @@ from enrich.stages.survey import keep_survey, survey_catalog
 from enrich.stages.windows import plan_windows
 from enrich.staging import Stage, staged
 from enrich.summary import Summary, total
-from enrich.usage import total_usage
+from enrich.timing.usage import total_usage
 
 log = logging.getLogger("enrich")
 

@@ -179,7 +179,7 @@ MUTATIONS = (
     ),
     Mutation(
         "clock: the end of the time is not seen",
-        "clock.py", "return self._end is None or now", "return True or now", "tests/test_clock.py",
+        "timing/clock.py", "return self._end is None or now", "return True or now", "tests/timing/test_clock.py",
     ),
     Mutation(
         "errors: a usage error ends with another exit code",

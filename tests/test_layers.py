@@ -30,13 +30,12 @@ SHARED = {
     "generation",
     "outcomes",
     "batch_size",
-    "clock",
     "shard",
     "storage",
     "summary",
+    "timing",
     "names",
 }
-TORCH = {"engine", "finetune", "evaluate"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

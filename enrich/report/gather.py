@@ -49,7 +49,7 @@ from enrich.report.data import (
 )
 from enrich.report.pace import Pace
 from enrich.rulebooks import rulebooks
-from enrich.usage import read_usage
+from enrich.timing.usage import read_usage
 
 STATUSES = (GENERATED, REUSED, KEPT, QUARANTINED, SKIPPED, PENDING)
 _BATCH_ROWS = 16_384

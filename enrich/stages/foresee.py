@@ -12,7 +12,7 @@ from enrich import __version__, buckets
 from enrich.checkpoint import Checkpoint
 from enrich.generation import QUARANTINED, Outcome
 from enrich.plan import Plan, PlannedBucket, PlannedCategory, PlannedPrompt, estimate
-from enrich.speeds import kind_of_run, read_speed
+from enrich.timing.speeds import kind_of_run, read_speed
 from enrich.stages.judging import judge_again
 from enrich.stages.setup import CHECKPOINT, Run, fingerprint
 from enrich.stages.survey import survey_catalog
