@@ -24,10 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich.storage import durable
 from enrich.errors import CheckpointMismatch
 from enrich.generation import Outcome
 from enrich.outcomes import OUTCOME_SCHEMA, outcome_table
+from enrich.storage import durable
 
 MANIFEST = "manifest.jsonl"
 PROGRESS = "progress.json"  # how far the run is, for `enrich status`; nothing depends on it

@@ -444,8 +444,8 @@ def status(output: Path | str, as_json: bool) -> None:
     Example:
       enrich status catalog.enriched.parquet
     """
-    from enrich.timing.progress import duration
     from enrich.status import read_remote_status, read_status
+    from enrich.timing.progress import duration
 
     found = read_status(output) if isinstance(output, Path) else read_remote_status(output)
     if as_json:

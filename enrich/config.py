@@ -14,11 +14,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from enrich.timing.clock import seconds_of, seconds_until
-from enrich.storage.durable import behind_links
 from enrich.errors import ConfigError
 from enrich.shard import Shard
+from enrich.storage.durable import behind_links
 from enrich.storage.url import Url, is_remote, is_url
+from enrich.timing.clock import seconds_of, seconds_until
 
 _QUARANTINED = re.compile(r"\d+|(100|\d{1,2})(\.\d+)?%")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -15,9 +15,9 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from enrich.batch_size import rows_at_once
-from enrich.storage.durable import aside
 from enrich.errors import CatalogError, ConfigError
 from enrich.output import facts_or_none
+from enrich.storage.durable import aside
 
 KINDS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
 _BATCH_ROWS = 16_384

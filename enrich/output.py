@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from enrich.storage import durable
 from enrich.batch_size import rows_at_once
 from enrich.errors import CatalogError, ReconciliationError
 from enrich.generation import GENERATION_TYPE
+from enrich.storage import durable
 
 _ROW_GROUP_ROWS = 65_536
 _ROW_GROUP_BYTES = 256 << 20  # in memory; wide rows make a group before they are that many

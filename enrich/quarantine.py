@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from enrich.storage import durable
 from enrich.generation import Outcome
 from enrich.product import Product
+from enrich.storage import durable
 
 
 def quarantine_path(output: Path) -> Path:

@@ -26,9 +26,9 @@ import filelock
 from enrich.checkpoint import MANIFEST, PROGRESS, SURVEY, Checkpoint, listed_parts
 from enrich.config import RunConfig
 from enrich.errors import CatalogError, EnrichError, Interrupted, TryAgain
-from enrich.storage.lease import Lease
 from enrich.names import Names
 from enrich.quarantine import quarantine_path
+from enrich.storage.lease import Lease
 from enrich.storage.remote import Remote, Version, check_available
 from enrich.storage.url import Url, is_remote
 

@@ -11,14 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich.storage import lease
 from enrich.checkpoint import MANIFEST, PROGRESS, last_commit
-from enrich.storage.durable import behind_links
 from enrich.errors import CatalogError
-from enrich.storage.lock import holder, is_held
 from enrich.output import facts_of, facts_or_none
-from enrich.storage.remote import Remote
 from enrich.staging import CHECKPOINT, LEFT_BEHIND
+from enrich.storage import lease
+from enrich.storage.durable import behind_links
+from enrich.storage.lock import holder, is_held
+from enrich.storage.remote import Remote
 from enrich.storage.url import Url
 
 RUNNING, INTERRUPTED, PUBLISHED = "running", "interrupted", "published"

@@ -13,9 +13,9 @@ from obstore.store import MemoryStore
 
 from enrich import RunConfig, job, staging
 from enrich.errors import ConfigError, Interrupted, RemoteError, TryAgain
-from enrich.storage.remote import Remote
 from enrich.stages import survey
 from enrich.staging import fetched, staged, work_directory
+from enrich.storage.remote import Remote
 from enrich.storage.url import Url
 
 OUT = "out/home.parquet"

@@ -12,11 +12,11 @@ from enrich import __version__, buckets
 from enrich.checkpoint import Checkpoint
 from enrich.generation import QUARANTINED, Outcome
 from enrich.plan import Plan, PlannedBucket, PlannedCategory, PlannedPrompt, estimate
-from enrich.timing.speeds import kind_of_run, read_speed
 from enrich.stages.judging import judge_again
 from enrich.stages.setup import CHECKPOINT, Run, fingerprint
 from enrich.stages.survey import survey_catalog
 from enrich.stages.windows import Row, plan_windows
+from enrich.timing.speeds import kind_of_run, read_speed
 
 _PROMPTS = 3
 _LONGEST_PROMPT = 2_000  # characters shown

@@ -22,7 +22,6 @@ from enrich.catalog import Catalog, RoleOptions
 from enrich.catalog.sharded import ShardOfCatalog
 from enrich.categories import Categories, Category
 from enrich.checkpoint import Checkpoint
-from enrich.timing.clock import Deadline
 from enrich.config import RunConfig
 from enrich.engine.files import ModelFiles, find_model
 from enrich.engine.loading import load_model, pick_device, pick_dtype
@@ -39,6 +38,7 @@ from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
 from enrich.quality import Rulebook, clean_text
 from enrich.rulebooks import rulebooks
+from enrich.timing.clock import Deadline
 from enrich.timing.usage import Meter
 from enrich.wordings import wordings
 

@@ -19,12 +19,12 @@ import pytest
 import torch
 
 from enrich import RunConfig, job, reuse
-from enrich.storage import lock
 from enrich.engine import continuous
 from enrich.engine.protocol import Completion
 from enrich.errors import CatalogError, ConfigError, ReconciliationError, TooManyQuarantined, TooMuchDrift, TryAgain
 from enrich.stages import setup
 from enrich.status import read_status as status_of
+from enrich.storage import lock
 
 SAMPLES = Path(__file__).parents[2] / "sample_catalogs"
 
