@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrich.ahead import one_ahead
-from enrich.changes import ChangesWriter
 from enrich.checkpoint import PROGRESS, Checkpoint
 from enrich.config import RunConfig
-from enrich.drift import Profile
 from enrich.errors import ConfigError, TryAgain
-from enrich.merge import check_alike, find_shards, merged, note_path, read_note, shards_beside, write_note
 from enrich.output import OutputWriter, facts_or_none, is_intact, read_facts
+from enrich.output.changes import ChangesWriter
+from enrich.output.drift import Profile
+from enrich.output.merge import check_alike, find_shards, merged, note_path, read_note, shards_beside, write_note
+from enrich.output.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
 from enrich.plan import Plan
-from enrich.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
 from enrich.shard import ROW, Shard
 from enrich.stages.foresee import foresee as foreseen
 from enrich.stages.foresee import speed_kind

@@ -27,7 +27,7 @@ from enrich.checkpoint import MANIFEST, PROGRESS, SURVEY, Checkpoint, listed_par
 from enrich.config import RunConfig
 from enrich.errors import CatalogError, EnrichError, Interrupted, TryAgain
 from enrich.names import Names
-from enrich.quarantine import quarantine_path
+from enrich.output.quarantine import quarantine_path
 from enrich.storage.lease import Lease
 from enrich.storage.remote import Remote, Version, check_available
 from enrich.storage.url import Url, is_remote

@@ -149,7 +149,7 @@ MUTATIONS = (
         "publish: a missing row goes unnoticed",
         "stages/publish.py", "if (missing := np.flatnonzero(chosen < 0)).size:",
         "chosen[chosen < 0] = kept\n    if (missing := np.flatnonzero(chosen < 0)).size:",
-        "tests/test_job.py tests/test_output.py",
+        "tests/test_job.py tests/output/test_output.py",
     ),
     Mutation(
         "publish: too many quarantined rows are no reason to withhold",
@@ -158,24 +158,26 @@ MUTATIONS = (
     ),
     Mutation(
         "publish: drift is no reason to withhold",
-        "stages/publish.py", "drift > config.max_drift:", "drift < 0:", "tests/test_job.py tests/test_drift.py",
+        "stages/publish.py", "drift > config.max_drift:", "drift < 0:", "tests/test_job.py tests/output/test_drift.py",
     ),
     Mutation(
         "output: one that someone has changed counts as intact",
-        "output.py", 'return digest.hexdigest() == facts.get("texts")', "return True",
-        "tests/test_output.py tests/test_reuse.py",
+        "output/__init__.py", 'return digest.hexdigest() == facts.get("texts")', "return True",
+        "tests/output/test_output.py tests/test_reuse.py",
     ),
     Mutation(
         "changes: what is new is not told",
-        "changes.py", "        if others:", "        if False:", "tests/test_reuse.py tests/integration/test_nights.py",
+        "output/changes.py", "        if others:", "        if False:",
+        "tests/test_reuse.py tests/integration/test_nights.py",
     ),
     Mutation(
         "merge: a row that is missing goes unnoticed",
-        "merge.py", "if row != expected:", "if False:", "tests/test_merge.py",
+        "output/merge.py", "if row != expected:", "if False:", "tests/output/test_merge.py",
     ),
     Mutation(
         "lock: two runs write one output",
-        "storage/lock.py", "lock.acquire()", "pass", "tests/test_job.py tests/test_cli.py tests/integration/test_exit_codes.py",
+        "storage/lock.py", "lock.acquire()", "pass",
+        "tests/test_job.py tests/test_cli.py tests/integration/test_exit_codes.py",
     ),
     Mutation(
         "clock: the end of the time is not seen",

@@ -19,7 +19,6 @@ NOUNS = {
     "engine",
     "quality",
     "reuse",
-    "changes",
 }
 SHARED = {
     "ahead",

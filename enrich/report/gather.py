@@ -21,15 +21,15 @@ from enrich.batch_size import rows_at_once
 from enrich.catalog import Products, Roles
 from enrich.categories import Categories
 from enrich.categories import Category as OfCategory
-from enrich.drift import Profile
 from enrich.errors import CatalogError, ConfigError
 from enrich.generation import EDITED, GENERATED, GENERATION_TYPE, KEPT, PENDING, QUARANTINED, REUSED, SKIPPED
 from enrich.output import METADATA_KEY, read_facts
+from enrich.output.drift import Profile
+from enrich.output.quarantine import quarantine_path, read_quarantine
 from enrich.product import Attribute, Product
 from enrich.quality import Rulebook
 from enrich.quality.duplicates import Duplicates as NearDuplicates
 from enrich.quality.highlight import highlight
-from enrich.quarantine import quarantine_path, read_quarantine
 from enrich.report import histograms
 from enrich.report.data import (
     Attempt,

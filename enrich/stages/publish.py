@@ -16,9 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrich.catalog import Products
-from enrich.changes import ChangesWriter
 from enrich.checkpoint import Checkpoint
-from enrich.drift import Profile, Profiler
 from enrich.errors import ReconciliationError, TooManyQuarantined, TooMuchDrift
 from enrich.generation import (
     EDITED,
@@ -33,8 +31,10 @@ from enrich.generation import (
 )
 from enrich.outcomes import OutcomeReader, flagged, outcome_table, read_outcomes
 from enrich.output import OutputWriter, facts_or_none
+from enrich.output.changes import ChangesWriter
+from enrich.output.drift import Profile, Profiler
+from enrich.output.quarantine import QuarantineWriter
 from enrich.quality import NEAR_DUPLICATE, Duplicates
-from enrich.quarantine import QuarantineWriter
 from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked, was_published
 from enrich.stages.survey import Survey
 from enrich.stages.surveyor import DESCRIBED

@@ -21,7 +21,7 @@ from enrich.catalog.formats import open_source
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import EnrichError
 from enrich.output import read_facts
-from enrich.quarantine import quarantine_path, read_quarantine
+from enrich.output.quarantine import quarantine_path, read_quarantine
 from enrich.stages import setup
 
 ROWS = nasty.rows()
