@@ -48,15 +48,17 @@ def report(
       enrich report catalog.enriched.parquet --json
     """
     set_up_logging(quiet=True, verbose=False)
-    from enrich.report import gather, report_path
     from enrich.report import page as pages
+    from enrich.report import report_path
+    from enrich.report.gather import gather
+    from enrich.report.opening import open_output
     from enrich.staging import fetched, lent_to_send
 
     _check_page(page, as_json)
     with ExitStack() as stack:
-        earlier = gather.open_output(stack.enter_context(fetched(before))) if before else None
+        earlier = open_output(stack.enter_context(fetched(before))) if before else None
         local = stack.enter_context(fetched(output, with_quarantine=True))
-        found = gather.gather(gather.open_output(local), before=earlier, sample=sample, seed=seed)
+        found = gather(open_output(local), before=earlier, sample=sample, seed=seed)
         found = dataclasses.replace(found, output=str(output))
         path = page or (None if as_json else report_path(output))
         if path is not None:
@@ -87,12 +89,12 @@ def compare(first: Path, second: Path, page: Path | None, sample: int, seed: int
       enrich compare home-mini.enriched.parquet gpt2-home.enriched.parquet -o models.html
     """
     set_up_logging(quiet=True, verbose=False)
-    from enrich.report import gather
     from enrich.report import page as pages
     from enrich.report.compare import compare as compared
+    from enrich.report.opening import open_output
 
     _check_page(page, as_json)
-    found = compared(gather.open_output(first), gather.open_output(second), sample=sample, seed=seed)
+    found = compared(open_output(first), open_output(second), sample=sample, seed=seed)
     path = page or (None if as_json else first.with_name(f"{first.stem}.compared.html"))
     if path is not None:
         pages.write(pages.render_comparison(found), path)

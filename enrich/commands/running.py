@@ -85,13 +85,13 @@ def _reported(stage: Stage) -> Iterator[None]:
     if config.report is None:
         yield
         return
-    from enrich.report import charts, gather, write_report
+    from enrich.report import charts, opening, write_report
 
     charts.check_available()
     before = None
     if config.published_path.is_file():
         try:  # opened now, so that it can still be read when the new one has taken its place
-            before = gather.open_output(config.published_path)
+            before = opening.open_output(config.published_path)
         except EnrichError as error:
             log.warning("the report has no night before: %s", error)
     yield

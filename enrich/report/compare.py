@@ -10,7 +10,8 @@ from enrich.output.drift import Profile
 from enrich.product import Attribute, Product
 from enrich.quality.highlight import Piece, highlight
 from enrich.report.data import Figure, Flag, Histogram, Report, Row
-from enrich.report.gather import Output, gather
+from enrich.report.gather import gather
+from enrich.report.opening import Output
 
 _COUNTS = ("generated", "reused", "kept", "quarantined", "skipped", "pending", "retried")
 
