@@ -153,7 +153,7 @@ MUTATIONS = (
     ),
     Mutation(
         "publish: too many quarantined rows are no reason to withhold",
-        "stages/publish.py", "if counts[QUARANTINED] > config.most_quarantined(survey.rows):", "if False:",
+        "stages/publish.py", "if unusable > config.most_quarantined(rows):", "if False:",
         "tests/test_job.py tests/test_cli.py",
     ),
     Mutation(

@@ -14,6 +14,8 @@ from enrich.errors import CatalogError
 # before what names a group of them, a full description before a short one.
 _ID = """id sku sellersku productid variantsku itemid itemsku asin parentasin uniqid pid handle offerid gtin ean upc
     barcode productcode itemnumber code""".split()
+# What names a product of several rows: its first has a title, each other stands for a variant or a picture.
+_GROUP = ("handle",)
 _TITLE = """title producttitle productname itemname name displayname productdisplayname originaltitle producttitleen
     label product""".split()
 # "categories" before "producttype", which in a Magento export says "simple" or "configurable".
@@ -37,7 +39,7 @@ class Roles:
     """Column names by role.
 
     `attribute_pairs` are columns that hold a name beside columns that hold its value; `general_category` stands in for
-    `category` where that is empty.
+    `category` where that is empty; `group` names a product of several rows, where their ids are those of its variants.
     """
 
     title: str
@@ -47,6 +49,7 @@ class Roles:
     attributes: tuple[str, ...] = ()
     attribute_pairs: tuple[tuple[str, str], ...] = ()
     general_category: str | None = None
+    group: str | None = None
 
     def summary(self) -> str:
         """Return the mapping in one line, for the log."""
@@ -99,6 +102,8 @@ def find_roles(columns: Sequence[str], told: RoleOptions, path: str) -> Roles:
     description = role(_DESCRIPTION, told.description, "--description-column")
     general = None if told.category is not None else role(_GENERAL_CATEGORY, None, "")
     general = None if general == category else general
+    group = role(_GROUP, None, "")
+    group = None if group in (title, found_id) else group
     taken = {title, found_id, category, general, description}
     pairs: tuple[tuple[str, str], ...] = ()
     if told.attributes is not None:
@@ -112,7 +117,7 @@ def find_roles(columns: Sequence[str], told: RoleOptions, path: str) -> Roles:
             for column in columns
             if column not in taken and (_attribute_name(column) in _ATTRIBUTES or column in single)
         )
-    return Roles(title, found_id, category, description, attributes, pairs, general)
+    return Roles(title, found_id, category, description, attributes, pairs, general, group)
 
 
 def bare_name(column: str) -> str:

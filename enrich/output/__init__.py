@@ -137,6 +137,10 @@ class OutputWriter:
         """Give the finished file its name."""
         durable.publish(self._temporary, self._path)
 
+    def withhold(self, path: Path) -> None:
+        """Give the finished file another name, under which nobody takes it for the output."""
+        durable.publish(self._temporary, path)
+
     def __enter__(self) -> OutputWriter:
         return self
 

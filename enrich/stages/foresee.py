@@ -67,6 +67,7 @@ def foresee(run: Run, price_per_hour: float | None) -> Plan:
         model=run.files.name,
         columns={
             "id": [roles.id] if roles.id else [],
+            **({"variants": [roles.group]} if roles.group else {}),
             "title": [roles.title],
             "category": [name for name in (roles.category, roles.general_category) if name],
             "description": [roles.description] if roles.description else [],

@@ -40,6 +40,8 @@ def test_plain_columns_are_found(columns: str, roles: Roles) -> None:
 
 def test_one_product_comes_before_a_group_of_them() -> None:
     assert find_roles(["Handle", "Title", "Variant SKU"], FIND, "").id == "Variant SKU"
+    assert find_roles(["Handle", "Title", "Variant SKU"], FIND, "").group == "Handle"
+    assert find_roles(["Handle", "Title"], FIND, "") == Roles("Title", "Handle")
     assert find_roles(["parent_asin", "title", "asin"], FIND, "").id == "asin"
     assert find_roles(["product-id", "item-name", "seller-sku"], FIND, "").id == "seller-sku"
 
