@@ -5,8 +5,11 @@ The commands are in `enrich.commands`; what they work with is imported when one 
 
 from __future__ import annotations
 
+import sys
 import traceback
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 import click
 
@@ -29,12 +32,26 @@ Exit codes:
 """
 
 
+class _Misused(click.UsageError):
+    """A command line that can't be read, told in one line."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        command = self.ctx.command_path if self.ctx else "enrich"
+        told = tame(self.format_message()).rstrip(".")
+        click.echo(f"{command}: {told}; see `{command} --help`", file=file or sys.stderr)
+
+
 class _Commands(click.Group):
     """Turns the errors of the library into one line and their exit codes."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _in_one_line():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _in_one_line():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except EnrichError as error:
@@ -54,6 +71,17 @@ class _Commands(click.Group):
                 "enrich: that was unexpected; committed rows are safe, the same command goes on from them", err=True
             )
             ctx.exit(exit_code_of(error))
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Let errors of usage be told in one line. A command without anything is no error: it shows its help."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        raise _Misused(error.format_message(), error.ctx) from error
 
 
 def _show_versions(ctx: click.Context) -> None:

@@ -36,7 +36,7 @@ def export(output: Path, file: Path, *, statuses: Collection[str] = (), generati
     if file.resolve() == output.resolve():
         raise ConfigError(f"{file}: is the enriched file itself, which the next run needs as it is")
     if not facts_or_none(output):
-        raise CatalogError(f"{output}: not written by `enrich run`")
+        raise CatalogError(f"{output}: not written by `enrich run`; name the Parquet file that it has written")
     with pq.ParquetFile(output) as source:
         schema = _flat_schema(source.schema_arrow, generation)
         batches = _batches(source, statuses, generation)

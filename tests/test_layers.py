@@ -27,6 +27,7 @@ SHARED = {
     "errors",
     "product",
     "generation",
+    "hints",
     "outcomes",
     "batch_size",
     "shard",

@@ -41,7 +41,10 @@ def check(catalog: str, config_file: Path | None, examples: int, max_failing: st
     """
     # A run's own check of its options; the share is told as --max-quarantined is.
     flags["strict_facts"] = flags["strict_facts"] or None
-    config = build_config(catalog, config_file, {**flags, "max_quarantined": max_failing})
+    try:
+        config = build_config(catalog, config_file, {**flags, "max_quarantined": max_failing})
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("max_quarantined", "max_failing")) from error
     set_up_logging(quiet=True, verbose=False)
     from enrich import checking
     from enrich.catalog import RoleOptions

@@ -120,7 +120,7 @@ def _check_page(page: Path | str | None, as_json: bool) -> None:
 @click.argument("output", type=Place(exists=True, dir_okay=False))
 @click.option("-n", "--rows", type=click.IntRange(1), default=3, show_default=True, help="How many rows.")
 def show(output: str, rows: int) -> None:
-    """Print some of the texts that a run generated.
+    """Print some of the texts that a model wrote, with their titles.
 
     \b
     Example:
@@ -134,6 +134,8 @@ def show(output: str, rows: int) -> None:
     for title, text in texts:
         click.secho(tame(str(title)), bold=True)
         click.echo(f"  {tame(text)}\n")
+    if not texts:
+        click.echo(f"{output}: a model wrote none of its texts; `enrich status` and `enrich report` say what is in it")
 
 
 @click.command()

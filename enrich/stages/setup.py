@@ -233,6 +233,9 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     for note in catalog.notes:
         log.warning("%s", note)
     log.info("%s: %s", config.catalog, catalog.roles.summary())
+    if catalog.roles.description is None and config.description_column is None:
+        every = "%s: no column of descriptions was found, every row gets one; if there is one, use --description-column"
+        log.info(every, config.catalog)
     files = find_model(config.model, config.revision)
     config = config.completed(files.wished)
     if config.chat and not files.has_chat_template:
