@@ -24,13 +24,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich import durable
 from enrich.errors import CheckpointMismatch
 from enrich.generation import Outcome
 from enrich.outcomes import OUTCOME_SCHEMA, outcome_table
+from enrich.storage import durable
 
 MANIFEST = "manifest.jsonl"
 PROGRESS = "progress.json"  # how far the run is, for `enrich status`; nothing depends on it
+WITHHELD = "withheld.parquet"  # an output that must not be published, to look at; the next run removes it
 SURVEY = "survey.parquet"  # what was found out about the catalog; it spares a resumed run the time, no more
 _FORMAT = 2
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -14,11 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from enrich.clock import seconds_of, seconds_until
-from enrich.durable import behind_links
 from enrich.errors import ConfigError
+from enrich.hints import did_you_mean
 from enrich.shard import Shard
-from enrich.url import Url, is_remote, is_url
+from enrich.storage.durable import behind_links
+from enrich.storage.url import Url, is_remote, is_url
+from enrich.timing.clock import seconds_of, seconds_until
 
 _QUARANTINED = re.compile(r"\d+|(100|\d{1,2})(\.\d+)?%")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -185,7 +185,7 @@ class RunConfig:
         for setting in self.rules or ():
             self._check("=" in setting, "rules", f"{setting!r} should be a name and a value, such as max_words=80")
         for name in self.channels or ():
-            self._check(name in CHANNELS, "channels", f"can be {', '.join(CHANNELS)}")
+            self._check(name in CHANNELS, "channels", f"{name!r} is not one of {', '.join(CHANNELS)}")
         self._check(0 <= self.seed < 2**63, "seed", "must be from 0 to 2^63 - 1")
         self._check(self.limit is None or self.limit >= 1, "limit", "must be at least 1")
         self._check(self.batch_size >= 1, "batch_size", "must be at least 1")
@@ -279,7 +279,9 @@ class RunConfig:
 
     def _check(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
-            raise ConfigError(f"{name} = {getattr(self, name)!r}: {rule}")
+            value = getattr(self, name)
+            told = ",".join(value) if isinstance(value, tuple) else value
+            raise ConfigError(f"{name} = {told!r}: {rule}")
 
     def which_shard(self) -> Shard | None:
         """Return the shard to do, if not the whole."""
@@ -443,8 +445,7 @@ def read_config(file: Path) -> dict[str, Any]:
     for name, value in data.items():
         key = name.replace("-", "_")
         if key not in options:
-            close = difflib.get_close_matches(key, options, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "see `enrich run --help`"
+            hint = did_you_mean(key, options, "see `enrich run --help`")
             if key == "catalog":
                 hint = "name the catalog on the command line"
             raise ConfigError(f"{file}: unknown option {name!r}; {hint}")

@@ -15,20 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrich.ahead import one_ahead
-from enrich.changes import ChangesWriter
 from enrich.checkpoint import PROGRESS, Checkpoint
 from enrich.config import RunConfig
-from enrich.drift import Profile
-from enrich.durable import behind_links, temporary_of
 from enrich.errors import ConfigError, TryAgain
-from enrich.lock import forget, only_run
-from enrich.merge import check_alike, find_shards, merged, note_path, read_note, shards_beside, write_note
 from enrich.output import OutputWriter, facts_or_none, is_intact, read_facts
+from enrich.output.changes import ChangesWriter
+from enrich.output.drift import Profile
+from enrich.output.merge import check_alike, find_shards, merged, note_path, read_note, shards_beside, write_note
+from enrich.output.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
 from enrich.plan import Plan
-from enrich.progress import Progress, is_watched
-from enrich.quarantine import QuarantineWriter, quarantine_path, read_quarantine, renumbered
 from enrich.shard import ROW, Shard
-from enrich.speeds import note_speed, read_speed
 from enrich.stages.foresee import foresee as foreseen
 from enrich.stages.foresee import speed_kind
 from enrich.stages.generate import generate
@@ -49,8 +45,12 @@ from enrich.stages.setup import (
 from enrich.stages.survey import keep_survey, survey_catalog
 from enrich.stages.windows import plan_windows
 from enrich.staging import Stage, staged
+from enrich.storage.durable import behind_links, temporary_of
+from enrich.storage.lock import forget, only_run
 from enrich.summary import Summary, total
-from enrich.usage import total_usage
+from enrich.timing.progress import Progress, is_watched
+from enrich.timing.speeds import note_speed, read_speed
+from enrich.timing.usage import total_usage
 
 log = logging.getLogger("enrich")
 

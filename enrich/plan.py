@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from enrich.progress import duration
-from enrich.speeds import Speed
+from enrich.timing.progress import duration
+from enrich.timing.speeds import Speed
 
 
 @dataclass(frozen=True, slots=True)

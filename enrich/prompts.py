@@ -230,8 +230,10 @@ def read_template(path: Path) -> str:
     """Read a template file and check it; raises ConfigError naming the file."""
     try:
         source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"template {path}: can't be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"template {path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"template {path}: is not UTF-8: {error}") from error
     compile_template(source, str(path))
     return source
 

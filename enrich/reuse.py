@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from enrich import durable
 from enrich.batch_size import rows_at_once
 from enrich.generation import (
     EDITED,
@@ -30,6 +29,7 @@ from enrich.generation import (
     text_digest,
 )
 from enrich.outcomes import OUTCOME_SCHEMA, flagged
+from enrich.storage import durable
 
 if TYPE_CHECKING:
     import polars as pl  # imported where it is used: a night on which nothing has changed needs none

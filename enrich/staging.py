@@ -23,14 +23,14 @@ from typing import Any
 
 import filelock
 
-from enrich.checkpoint import MANIFEST, PROGRESS, SURVEY, Checkpoint, listed_parts
+from enrich.checkpoint import MANIFEST, PROGRESS, SURVEY, WITHHELD, Checkpoint, listed_parts
 from enrich.config import RunConfig
-from enrich.errors import CatalogError, EnrichError, Interrupted, TryAgain
-from enrich.lease import Lease
+from enrich.errors import CatalogError, EnrichError, Interrupted, TooManyQuarantined, TooMuchDrift, TryAgain
 from enrich.names import Names
-from enrich.quarantine import quarantine_path
-from enrich.remote import Remote, Version, check_available
-from enrich.url import Url, is_remote
+from enrich.output.quarantine import quarantine_path
+from enrich.storage.lease import Lease
+from enrich.storage.remote import Remote, Version, check_available
+from enrich.storage.url import Url, is_remote
 
 log = logging.getLogger("enrich")
 
@@ -59,7 +59,7 @@ def staged(
 
     With `reads_only` nothing is sent, nor locked. A configuration without anything remote is lent as it is. Errors and
     log messages that pass through name the URLs. Raises TryAgain if another run has the output or has published
-    meanwhile, Interrupted if asked to stop while something large is copied, and what `enrich.remote` raises.
+    meanwhile, Interrupted if asked to stop while something large is copied, and what `enrich.storage.remote` raises.
     """
     if not config.is_remote:
         yield Stage(config)
@@ -93,6 +93,10 @@ def staged(
             # Time was up, and what there is has been published; the checkpoint stays, for the rest.
             if error.summary is not None and not reads_only:
                 copies.push(mirror)
+            raise
+        except (TooManyQuarantined, TooMuchDrift):
+            if mirror is not None:
+                mirror.send_withheld()
             raise
         if not reads_only:
             copies.push(mirror)
@@ -319,6 +323,14 @@ class _Mirror:
                 if entry.url not in kept:
                     self._remote.delete(entry.url)
         self._begun = True
+
+    def send_withheld(self) -> None:
+        """Send an output that was withheld, and why its rows were, to lie with the checkpoint."""
+        self._lease.check()
+        withheld = self._directory / WITHHELD
+        for path in (withheld, quarantine_path(withheld)):
+            if path.is_file():
+                self._remote.upload(path, self._url / path.name)
 
     def _send(self) -> None:
         """Send the parts that are not there yet; those that can't be sent now are sent before the next."""

@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich import lease
 from enrich.checkpoint import MANIFEST, PROGRESS, last_commit
-from enrich.durable import behind_links
 from enrich.errors import CatalogError
-from enrich.lock import holder, is_held
 from enrich.output import facts_of, facts_or_none
-from enrich.remote import Remote
 from enrich.staging import CHECKPOINT, LEFT_BEHIND
-from enrich.url import Url
+from enrich.storage import lease
+from enrich.storage.durable import behind_links
+from enrich.storage.lock import holder, is_held
+from enrich.storage.remote import Remote
+from enrich.storage.url import Url
 
 RUNNING, INTERRUPTED, PUBLISHED = "running", "interrupted", "published"
 
@@ -69,7 +69,7 @@ def read_status(output: Path) -> Status:
 def read_remote_status(output: str) -> Status:
     """Read the state of an output in remote storage.
 
-    Raises CatalogError if there is neither the object nor a checkpoint of it, and what `enrich.remote` raises.
+    Raises CatalogError if there is neither the object nor a checkpoint of it, and what `enrich.storage.remote` raises.
     """
     url, remote = Url.parse(output), Remote()
     directory = url.with_suffix(CHECKPOINT)

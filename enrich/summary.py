@@ -18,8 +18,8 @@ class Summary:
 
     `retried` of the generated rows have the text of a later attempt than the first. `edited` of the kept rows have a
     text that a person changed in the published file. `unchanged` says that there was nothing to do and the published
-    file was left as it is; `drift` how far the texts are from those of the output that was there (see `enrich.drift`),
-    None if there was none.
+    file was left as it is; `drift` how far the texts are from those of the output that was there (see
+    `enrich.output.drift`), None if there was none.
     """
 
     rows: int

@@ -17,7 +17,6 @@ A preset is the same under a name of its own, with `model = "..."` for the direc
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -26,6 +25,7 @@ from typing import Any
 
 from enrich.config import RunConfig
 from enrich.errors import ConfigError, ModelError
+from enrich.hints import likely
 
 WISHES_FILE = "enrich.toml"
 _OPTIONS = tuple(option.name for option in fields(RunConfig) if option.metadata.get("built_in") is not None)
@@ -96,6 +96,6 @@ def _check_keys(file: Path, table: Mapping[str, Any], known: tuple[str, ...] | l
     places = {name: name for name in known} | elsewhere
     for key in table:
         if key not in known:
-            close = difflib.get_close_matches(key.replace("-", "_"), places, n=1)
-            hint = f"did you mean {places[close[0]]}?" if close else f"it may have {', '.join(known)}"
+            meant = likely(key.replace("-", "_"), places)
+            hint = f"did you mean {places[meant]}?" if meant else f"it may have {', '.join(known)}"
             raise ModelError(f"{file}: unknown key {prefix + key!r}; {hint}")

@@ -149,37 +149,39 @@ MUTATIONS = (
         "publish: a missing row goes unnoticed",
         "stages/publish.py", "if (missing := np.flatnonzero(chosen < 0)).size:",
         "chosen[chosen < 0] = kept\n    if (missing := np.flatnonzero(chosen < 0)).size:",
-        "tests/test_job.py tests/test_output.py",
+        "tests/test_job.py tests/output/test_output.py",
     ),
     Mutation(
         "publish: too many quarantined rows are no reason to withhold",
-        "stages/publish.py", "if counts[QUARANTINED] > config.most_quarantined(survey.rows):", "if False:",
+        "stages/publish.py", "if unusable > config.most_quarantined(rows):", "if False:",
         "tests/test_job.py tests/test_cli.py",
     ),
     Mutation(
         "publish: drift is no reason to withhold",
-        "stages/publish.py", "drift > config.max_drift:", "drift < 0:", "tests/test_job.py tests/test_drift.py",
+        "stages/publish.py", "drift > config.max_drift:", "drift < 0:", "tests/test_job.py tests/output/test_drift.py",
     ),
     Mutation(
         "output: one that someone has changed counts as intact",
-        "output.py", 'return digest.hexdigest() == facts.get("texts")', "return True",
-        "tests/test_output.py tests/test_reuse.py",
+        "output/__init__.py", 'return digest.hexdigest() == facts.get("texts")', "return True",
+        "tests/output/test_output.py tests/test_reuse.py",
     ),
     Mutation(
         "changes: what is new is not told",
-        "changes.py", "        if others:", "        if False:", "tests/test_reuse.py tests/integration/test_nights.py",
+        "output/changes.py", "        if others:", "        if False:",
+        "tests/test_reuse.py tests/integration/test_nights.py",
     ),
     Mutation(
         "merge: a row that is missing goes unnoticed",
-        "merge.py", "if row != expected:", "if False:", "tests/test_merge.py",
+        "output/merge.py", "if row != expected:", "if False:", "tests/output/test_merge.py",
     ),
     Mutation(
         "lock: two runs write one output",
-        "lock.py", "lock.acquire()", "pass", "tests/test_job.py tests/test_cli.py tests/integration/test_exit_codes.py",
+        "storage/lock.py", "lock.acquire()", "pass",
+        "tests/test_job.py tests/test_cli.py tests/integration/test_exit_codes.py",
     ),
     Mutation(
         "clock: the end of the time is not seen",
-        "clock.py", "return self._end is None or now", "return True or now", "tests/test_clock.py",
+        "timing/clock.py", "return self._end is None or now", "return True or now", "tests/timing/test_clock.py",
     ),
     Mutation(
         "errors: a usage error ends with another exit code",

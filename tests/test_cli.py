@@ -206,3 +206,32 @@ def test_a_second_run_exits_75_while_the_first_one_holds_the_output(tmp_path: Pa
     finally:
         first.kill()
         first.wait()
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("run", "enrich run: Missing argument 'CATALOG'; see `enrich run --help`"),
+        (
+            "run c.csv --limti 3",
+            "enrich run: No such option '--limti'. Did you mean '--limit'?; see `enrich run --help`",
+        ),
+        ("run c.csv --limit 0", "enrich: limit = 0: must be at least 1"),
+        ("run c.csv --channels amzon", "enrich: channels = 'amzon': 'amzon' is not one of amazon, google, shopify"),
+        ("run c.csv --template none.j2", "enrich: template none.j2: can't be read: No such file or directory"),
+        ("check c.csv --max-failing lots", "enrich: max_failing = 'lots': must be like 25 or 2%"),
+        ("rum c.csv", "enrich: No such command 'rum'. Did you mean 'run'?; see `enrich --help`"),
+        ("show c.csv", "enrich: c.csv: not written by `enrich run`; name the Parquet file that it has written"),
+        ("export c.csv x.csv", "enrich: c.csv: not written by `enrich run`; name the Parquet file that it has written"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(command: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("title\nOak table\n")
+    done = enrich(*command.split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
+
+
+def test_the_bare_command_shows_its_help() -> None:
+    done = enrich()
+    assert done.returncode == 2
+    assert "Commands:" in done.stderr + done.stdout

@@ -35,11 +35,31 @@ def test_the_command_line_reference_is_current() -> None:
     assert module.TARGET.read_text(encoding="utf-8") == module.reference(), "run: python docs/generate_cli.py"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *MORE_PAGES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if not link.startswith("http"):
+            target, _, anchor = link.partition("#")
+            found = page.parent / target if target else page
+            assert found.exists(), f"{page.name}: {link}"
+            assert not anchor or anchor in anchors_of(found), f"{page.name}: {link}"
+
+
+def test_the_map_of_the_rooms_is_whole_and_every_place_in_it_exists() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    rooms, _, changes = page.partition("## The way of a row")
+    named = re.findall(r"`([a-z_/]+(?:\.py|/))`", rooms)
+    package = ROOT / "enrich"
+    there = {path.name + "/" * path.is_dir() for path in package.iterdir() if not path.name.startswith("_")}
+    assert set(named) == there - {"py.typed"}
+    for place in re.findall(r"`([a-z_/]+\.py)`", changes):
+        assert (package / place).is_file() or (ROOT / place).is_file(), place
 
 
 def test_every_field_of_the_generation_column_is_described() -> None:

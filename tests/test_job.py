@@ -356,10 +356,14 @@ def test_the_summary_is_json(enrich) -> None:
     assert json.loads(json.dumps(dataclasses.asdict(enrich(HOME, limit=3))))["rows"] == 3
 
 
-def test_a_catalog_without_rows_is_published_without_rows(enrich, tmp_path: Path) -> None:
-    (tmp_path / "empty.csv").write_text("title,color\n")
-    assert enrich(tmp_path / "empty.csv").rows == 0
-    assert pq.read_table(tmp_path / "out.parquet").num_rows == 0
+def test_a_catalog_without_rows_replaces_nothing(enrich, tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("title,color\nOak table,oak\n")
+    enrich(tmp_path / "shop.csv")
+    before = (tmp_path / "out.parquet").read_bytes()
+    (tmp_path / "shop.csv").write_text("title,color\n")  # an export that went wrong
+    with pytest.raises(CatalogError, match=r"shop\.csv: has no rows"):
+        enrich(tmp_path / "shop.csv")
+    assert (tmp_path / "out.parquet").read_bytes() == before
 
 
 def test_a_catalog_with_nothing_to_do_loads_no_model(enrich, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,6 @@ NOUNS = {
     "engine",
     "quality",
     "reuse",
-    "changes",
-    "lock",
-    "remote",
 }
 SHARED = {
     "ahead",
@@ -30,16 +27,15 @@ SHARED = {
     "errors",
     "product",
     "generation",
+    "hints",
     "outcomes",
     "batch_size",
-    "durable",
-    "clock",
     "shard",
+    "storage",
     "summary",
-    "url",
+    "timing",
     "names",
 }
-TORCH = {"engine", "finetune", "evaluate"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -73,10 +69,20 @@ def test_shared_values_import_each_other_only(path: Path) -> None:
     assert rooms_used(path) <= SHARED
 
 
-def test_the_command_line_reaches_the_rest_inside_its_commands_only() -> None:
-    tree = ast.parse((PACKAGE / "cli.py").read_text(encoding="utf-8"))
-    top = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert {name for name in top if name and name.startswith("enrich.")} == {"enrich.config", "enrich.errors"}
+COMMAND_LINE = [path for path in MODULES if room(path) in {"cli", "commands"}]
+
+
+@pytest.mark.parametrize("path", COMMAND_LINE, ids=str)
+def test_the_command_line_reaches_the_rest_inside_its_commands_only(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    top = {node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module}
+    rooms = {".".join(name.split(".")[:2]) for name in top if name.startswith("enrich.")}
+    assert rooms <= {"enrich.commands", "enrich.config", "enrich.errors"}
+
+
+def test_commands_are_known_to_the_command_line_alone() -> None:
+    assert {room(path) for path in MODULES if "commands" in rooms_used(path)} == {"cli"}
+    assert {room(path) for path in MODULES if "cli" in rooms_used(path)} == {"__main__"}
 
 
 @pytest.mark.parametrize(

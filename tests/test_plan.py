@@ -10,8 +10,8 @@ import pytest
 from enrich import RunConfig, job
 from enrich.errors import CatalogError, CheckpointMismatch, Interrupted
 from enrich.plan import Plan, PlannedBucket, as_table, estimate
-from enrich.speeds import Speed, note_speed, read_speed, speeds_path
-from enrich.usage import Usage
+from enrich.timing.speeds import Speed, note_speed, read_speed, speeds_path
+from enrich.timing.usage import Usage
 
 SAMPLES = Path(__file__).parent.parent / "sample_catalogs"
 

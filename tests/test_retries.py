@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from enrich.errors import ConfigError, Interrupted
-from enrich.quarantine import read_quarantine
+from enrich.output.quarantine import read_quarantine
 
 HOME = Path(__file__).parent.parent / "sample_catalogs" / "home.parquet"
 # Random weights write some six words, now more, now fewer: about half of the attempts fail.

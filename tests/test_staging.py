@@ -12,18 +12,18 @@ import pytest
 from obstore.store import MemoryStore
 
 from enrich import RunConfig, job, staging
-from enrich.errors import ConfigError, Interrupted, RemoteError, TryAgain
-from enrich.remote import Remote
+from enrich.errors import ConfigError, Interrupted, RemoteError, TooMuchDrift, TryAgain
 from enrich.stages import survey
 from enrich.staging import fetched, staged, work_directory
-from enrich.url import Url
+from enrich.storage.remote import Remote
+from enrich.storage.url import Url
 
 OUT = "out/home.parquet"
 ROWS = 30
 
 
 class Bucket:
-    """A bucket in memory, which all of `enrich.remote` is pointed at."""
+    """A bucket in memory, which all of `enrich.storage.remote` is pointed at."""
 
     def __init__(self, catalog: pl.DataFrame) -> None:
         self.store = MemoryStore()
@@ -167,6 +167,21 @@ def test_restart_drops_the_remote_checkpoint(bucket: Bucket, enrich: Callable[..
     with pytest.raises(Interrupted):
         enrich(should_stop=stop_after(bucket, 1))
     assert enrich(restart=True).resumed_rows == 0
+    assert is_left_clean(bucket)
+
+
+def test_an_output_that_is_withheld_lies_with_the_checkpoint(
+    bucket: Bucket, enrich: Callable[..., job.Summary]
+) -> None:
+    enrich()
+    before = bucket.versions()[OUT]
+    with pytest.raises(
+        TooMuchDrift, match=rf"s3://b/{OUT} was withheld: .* s3://b/{OUT}\.checkpoint/withheld\.parquet"
+    ):
+        enrich(max_new_tokens=2, max_drift=0.01)
+    assert bucket.versions()[OUT] == before
+    assert len(bucket.read(f"{OUT}.checkpoint/withheld.parquet")) == ROWS
+    assert enrich(max_new_tokens=2).resumed_rows == ROWS
     assert is_left_clean(bucket)
 
 

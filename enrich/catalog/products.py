@@ -71,6 +71,14 @@ class Products(Sequence[Product]):
         return self._ids()
 
     @cached_property
+    def groups(self) -> list[str]:
+        """What the rows of one product have in common, be they of its variants: their group, or else their id."""
+        if self._roles.group is None:
+            return self.ids
+        named = map(_text, self._values(self._roles.group))
+        return [group or product_id for group, product_id in zip(named, self.ids, strict=True)]
+
+    @cached_property
     def titles(self) -> list[str]:
         """The products' titles, empty where there is none."""
         return self._titles()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from enrich.errors import CatalogError
+from enrich.hints import did_you_mean
 
 # Column names as exported by Shopify, Google Merchant Center, Amazon, Magento, WooCommerce, Flipkart and Wayfair,
 # and the plain ones, letters and digits only. The first that a catalog has wins: what names one product stands
-# before what names a group of them, a full description before a short one.
+# before what names a group of them, a full description before a short one. Descriptions are known in more languages
+# than the rest, because texts that people wrote must not be overlooked.
 _ID = """id sku sellersku productid variantsku itemid itemsku asin parentasin uniqid pid handle offerid gtin ean upc
     barcode productcode itemnumber code""".split()
+# What names a product of several rows: its first has a title, each other stands for a variant or a picture.
+_GROUP = ("handle",)
 _TITLE = """title producttitle productname itemname name displayname productdisplayname originaltitle producttitleen
     label product""".split()
 # "categories" before "producttype", which in a Magento export says "simple" or "configurable".
@@ -21,7 +25,8 @@ _CATEGORY = """category productcategory googleproductcategory categories product
     productcategorytree itemcategory maincategory maincat productclass type department itemtype browsenode""".split()
 _GENERAL_CATEGORY = ("maincategory", "maincat")
 _DESCRIPTION = """description productdescription bodyhtml body longdescription descriptionhtml itemdescription
-    shortdescription productdescriptionhtml""".split()
+    shortdescription productdescriptionhtml beschreibung langbeschreibung artikelbeschreibung produktbeschreibung
+    kurzbeschreibung descripcion descrizione descricao beschrijving omschrijving""".split()
 _ATTRIBUTES = """color colour material materials fabric finish style pattern size dimensions itemdimensions
     productdimensions capacity volume weight itemweight length width height shape scent flavor flavour brand
     brandname vendor manufacturer store author features feature productfeatures aboutproduct bulletpoints
@@ -37,7 +42,7 @@ class Roles:
     """Column names by role.
 
     `attribute_pairs` are columns that hold a name beside columns that hold its value; `general_category` stands in for
-    `category` where that is empty.
+    `category` where that is empty; `group` names a product of several rows, where their ids are those of its variants.
     """
 
     title: str
@@ -47,6 +52,7 @@ class Roles:
     attributes: tuple[str, ...] = ()
     attribute_pairs: tuple[tuple[str, str], ...] = ()
     general_category: str | None = None
+    group: str | None = None
 
     def summary(self) -> str:
         """Return the mapping in one line, for the log."""
@@ -78,8 +84,7 @@ def find_roles(columns: Sequence[str], told: RoleOptions, path: str) -> Roles:
     def named(column: str, option: str) -> str:
         if column in columns:
             return column
-        close = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else "it has: " + _listed(columns)
+        hint = did_you_mean(column, columns, "it has: " + _listed(columns), likeness=0.5)
         raise CatalogError(f"{path}: no column {column!r} for {option}; {hint}")
 
     def role(names: Sequence[str], column: str | None, option: str) -> str | None:
@@ -91,14 +96,17 @@ def find_roles(columns: Sequence[str], told: RoleOptions, path: str) -> Roles:
 
     title = role(_TITLE, told.title, "--title-column")
     if title is None:
-        raise CatalogError(
-            f"{path}: no column looks like a product title; name it with --title-column. Columns: {_listed(columns)}"
-        )
+        one = columns[0] if len(columns) == 1 else ""
+        seems = next((mark for mark in ",;\t|" if mark in one), None)
+        hint = f"see --delimiter, they seem to be separated by {seems!r}" if seems else "name it with --title-column"
+        raise CatalogError(f"{path}: no column looks like a product title; {hint}. Columns: {_listed(columns)}")
     found_id = role([name for name in _ID if by_plain_name.get(name) != title], told.id, "--id-column")
     category = role(_CATEGORY, told.category, "--category-column")
     description = role(_DESCRIPTION, told.description, "--description-column")
     general = None if told.category is not None else role(_GENERAL_CATEGORY, None, "")
     general = None if general == category else general
+    group = role(_GROUP, None, "")
+    group = None if group in (title, found_id) else group
     taken = {title, found_id, category, general, description}
     pairs: tuple[tuple[str, str], ...] = ()
     if told.attributes is not None:
@@ -112,7 +120,7 @@ def find_roles(columns: Sequence[str], told: RoleOptions, path: str) -> Roles:
             for column in columns
             if column not in taken and (_attribute_name(column) in _ATTRIBUTES or column in single)
         )
-    return Roles(title, found_id, category, description, attributes, pairs, general)
+    return Roles(title, found_id, category, description, attributes, pairs, general, group)
 
 
 def bare_name(column: str) -> str:
@@ -125,7 +133,8 @@ def bare_name(column: str) -> str:
 
 
 def _plain(column: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", column.lower())
+    letters = unicodedata.normalize("NFKD", column.casefold())  # an accent is a letter's of its own then, and goes
+    return re.sub(r"[^a-z0-9]", "", letters)
 
 
 def _attribute_name(column: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +11,12 @@ import pyarrow.compute as pc
 from enrich.catalog import Catalog, Products
 from enrich.errors import CatalogError
 from enrich.shard import ROW, Shard
+
+
+class _Named(NamedTuple):
+    group: str
+    id: str
+    title: str
 
 
 class ShardOfCatalog:
@@ -25,9 +32,16 @@ class ShardOfCatalog:
     def batches(self) -> Iterator[tuple[pa.RecordBatch, Products]]:
         """Yield the shard's rows; their products are numbered among themselves."""
         count = 0
+        titled = _Named("", "", "")  # the last row with a title: those of its variants go where it goes
         for batch, products in self._catalog.batches():
-            names = zip(products.ids, products.titles, strict=True)
-            mine = pa.array([row for row, name in enumerate(names) if self._shard.has(*name)], pa.int64())
+            chosen = []
+            for row, named in enumerate(map(_Named, products.groups, products.ids, products.titles)):
+                titled = named if named.title else titled
+                is_variant = not named.title and named.group and named.group == titled.group
+                owner = titled if is_variant else named
+                if self._shard.has(owner.id, owner.title):
+                    chosen.append(row)
+            mine = pa.array(chosen, pa.int64())
             if len(mine):
                 places = pc.add(mine, products.first)
                 rows = pa.RecordBatch.from_arrays([*batch.take(mine).columns, places], schema=self.schema)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from enrich.errors import ConfigError
+from enrich.hints import did_you_mean
 from enrich.product import Product
 
 BUILT_IN = Path(__file__).parent
@@ -142,8 +142,7 @@ def read_category(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for key, value in data.items():
         if key not in _KEYS:
-            close = difflib.get_close_matches(key, _KEYS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it can have {', '.join(_KEYS)}"
+            hint = did_you_mean(key, _KEYS, f"it can have {', '.join(_KEYS)}")
             raise ConfigError(f"{path}: unknown key {key!r}; {hint}")
         if not _fits(value, _KEYS[key]):
             raise ConfigError(f"{path}: {key} = {value!r} should be {_KEYS[key]}")

@@ -23,8 +23,8 @@ from enrich.finetune.curve import can_draw, draw_curve
 from enrich.finetune.pairs import Reading, read_pairs
 from enrich.finetune.selection import Selection, Standards, select
 from enrich.finetune.training import Recipe, Training, check_output, model_directory, publish, train
-from enrich.lock import only_run
 from enrich.prompts import read_template
+from enrich.storage.lock import only_run
 
 __all__ = ["SIZES", "Recipe", "Standards", "finetune", "train"]
 

@@ -46,7 +46,7 @@ from enrich.finetune.base import (
 from enrich.finetune.calibration import divide_logits, final_norm, fit_temperature
 from enrich.finetune.dataset import Noised, PairDataset, batch_size, collate, figures, measure
 from enrich.finetune.pairs import Pair, split
-from enrich.progress import duration
+from enrich.timing.progress import duration
 
 SCHEDULES = ("cosine", "one-cycle")
 _LOG_SECONDS = 60.0

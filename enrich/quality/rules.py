@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from importlib import metadata, util
 
 from enrich.errors import ConfigError
+from enrich.hints import did_you_mean
 from enrich.product import Product
 from enrich.quality import facts, form
 from enrich.quality.limits import Limits
@@ -212,6 +212,5 @@ def _limited(limits: Limits, name: str, value: Setting) -> Limits:
     if name == "banned_words":
         return replace(limits, banned=tuple(word.strip() for word in str(value).split("|") if word.strip()))
     known = [_ALL, *RULES, *sorted(_NUMBERS | _TEXTS)]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+    hint = did_you_mean(name, known, f"there are {', '.join(known)}")
     raise ConfigError(f"unknown rule or limit {name!r}; {hint}")

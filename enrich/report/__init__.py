@@ -1,6 +1,7 @@
 """The report on an output: what its run did and what its texts are like, as data and as a page.
 
-`data` has its parts, `gather` fills them from the file, `charts` and `page` draw them.
+`opening` opens the file, `counting` and `showing` read it, `gather` makes of that the parts that `data` has, and
+`charts` and `page` draw them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from enrich.report.data import Report
-    from enrich.report.gather import Output
+    from enrich.report.opening import Output
 
 
 def write_report(
@@ -26,11 +27,12 @@ def write_report(
     """Write the report on an output as one HTML file, and return its data.
 
     `before` is the output of the night before, if it was opened in time; `called` the output's name for the reader, if
-    that is not its path. Raises CatalogError if the output can't be
-    read, ConfigError if the package that draws the charts is not installed.
+    that is not its path. Raises CatalogError if the output can't be read, ConfigError if the package that draws the
+    charts is not installed.
     """
     from enrich.report.charts import check_available
-    from enrich.report.gather import gather, open_output
+    from enrich.report.gather import gather
+    from enrich.report.opening import open_output
     from enrich.report.page import render, write
 
     check_available()

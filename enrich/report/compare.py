@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from enrich.drift import Profile
 from enrich.errors import CatalogError
+from enrich.output.drift import Profile
 from enrich.product import Attribute, Product
 from enrich.quality.highlight import Piece, highlight
 from enrich.report.data import Figure, Flag, Histogram, Report, Row
-from enrich.report.gather import Output, gather
+from enrich.report.gather import gather
+from enrich.report.opening import Output
 
 _COUNTS = ("generated", "reused", "kept", "quarantined", "skipped", "pending", "retried")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import jinja2
 
-from enrich import durable
 from enrich.report import charts
 from enrich.report.charts import Chart
 from enrich.report.compare import Comparison
 from enrich.report.data import Report
+from enrich.storage import durable
 
 LARGEST = 2_000_000  # bytes of a page
 _HERE = Path(__file__).parent

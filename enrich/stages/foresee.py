@@ -12,11 +12,11 @@ from enrich import __version__, buckets
 from enrich.checkpoint import Checkpoint
 from enrich.generation import QUARANTINED, Outcome
 from enrich.plan import Plan, PlannedBucket, PlannedCategory, PlannedPrompt, estimate
-from enrich.speeds import kind_of_run, read_speed
 from enrich.stages.judging import judge_again
 from enrich.stages.setup import CHECKPOINT, Run, fingerprint
 from enrich.stages.survey import survey_catalog
 from enrich.stages.windows import Row, plan_windows
+from enrich.timing.speeds import kind_of_run, read_speed
 
 _PROMPTS = 3
 _LONGEST_PROMPT = 2_000  # characters shown
@@ -67,6 +67,7 @@ def foresee(run: Run, price_per_hour: float | None) -> Plan:
         model=run.files.name,
         columns={
             "id": [roles.id] if roles.id else [],
+            **({"variants": [roles.group]} if roles.group else {}),
             "title": [roles.title],
             "category": [name for name in (roles.category, roles.general_category) if name],
             "description": [roles.description] if roles.description else [],

@@ -12,11 +12,11 @@ from enrich.checkpoint import Checkpoint
 from enrich.engine.protocol import Completion, Engine, Request
 from enrich.generation import GENERATED, QUARANTINED, Attempt, Generation, Outcome, text_digest
 from enrich.keys import seed_of
-from enrich.progress import Progress
 from enrich.quality import SENTENCE_DROPPED, Severity, Verdict, clean_text, mend
 from enrich.stages.setup import Run, committed, stop_if_asked
 from enrich.stages.windows import Row, Window
-from enrich.usage import Usage
+from enrich.timing.progress import Progress
+from enrich.timing.usage import Usage
 
 _FULL_BATCHES = 16  # after so many, the rows that end a bucket tell no more
 

@@ -16,9 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrich.catalog import Products
-from enrich.changes import ChangesWriter
-from enrich.checkpoint import Checkpoint
-from enrich.drift import Profile, Profiler
+from enrich.checkpoint import WITHHELD, Checkpoint
 from enrich.errors import ReconciliationError, TooManyQuarantined, TooMuchDrift
 from enrich.generation import (
     EDITED,
@@ -33,8 +31,10 @@ from enrich.generation import (
 )
 from enrich.outcomes import OutcomeReader, flagged, outcome_table, read_outcomes
 from enrich.output import OutputWriter, facts_or_none
+from enrich.output.changes import ChangesWriter
+from enrich.output.drift import Profile, Profiler
+from enrich.output.quarantine import QuarantineWriter
 from enrich.quality import NEAR_DUPLICATE, Duplicates
-from enrich.quarantine import QuarantineWriter
 from enrich.stages.setup import Run, committed, fingerprint, stop_if_asked, was_published
 from enrich.stages.survey import Survey
 from enrich.stages.surveyor import DESCRIBED
@@ -77,13 +77,9 @@ def publish(
                 f"{config.output_path} was withheld: {survey.rows} rows in, {counts.total()} out;"
                 f" {expected} outcomes, {joined} of them joined"
             )
-        if counts[QUARANTINED] > config.most_quarantined(survey.rows):
-            raise TooManyQuarantined(
-                f"{config.output_path} was withheld: {counts[QUARANTINED]:,} of {survey.rows:,} rows have no usable"
-                f" text, more than --max-quarantined {config.max_quarantined}; raise it to publish what there is"
-            )
         profile = tally.profiler.profile()
-        drift = _check_drift(run, profile)
+        drift, what = _drift(run, profile)
+        withheld = _refusal(run, tally, drift, what, checkpoint.directory / WITHHELD)
         summary = Summary(
             rows=survey.rows,
             generated=counts[GENERATED],
@@ -93,7 +89,7 @@ def publish(
             quarantined=counts[QUARANTINED],
             skipped=counts[SKIPPED],
             pending=counts[PENDING],
-            drift=drift,
+            drift=None if drift is None else round(drift, 4),
             prompt_tokens=tally.prompt_tokens,
             generated_tokens=tally.generated_tokens,
             seconds=round(time.monotonic() - started, 3),
@@ -105,6 +101,10 @@ def publish(
             run_id=checkpoint.run_id,
         )
         writer.finish(survey.rows, _facts(run, summary, profile))
+        if withheld is not None:
+            writer.withhold(checkpoint.directory / WITHHELD)
+            quarantine.withhold(checkpoint.directory / WITHHELD)
+            raise withheld
         same_rules = facts_or_none(config.published_path).get("fingerprint", {}).get("rules") == run.rules_digest
         if not config.shard and not summary.generated and same_rules and writer.is_as_published():
             log.info("unchanged: %s has the same rows and texts already", config.output_path)
@@ -170,6 +170,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()  # for which rows are quarantined, the most frequent first
         self.profiler = Profiler()
         self.edited = self.retried = self.prompt_tokens = self.generated_tokens = 0
 
@@ -179,25 +180,37 @@ class _Tally:
         self.counts.update({entry["values"]: entry["counts"] for entry in status.value_counts().to_pylist()})
         self.profiler.add(texts, generations)
         self.edited += pc.sum(pc.equal(generations.field("flags").flatten(), EDITED), min_count=0).as_py()
+        self.reasons.update(generations.filter(pc.equal(status, QUARANTINED)).field("flags").flatten().to_pylist())
         made = generations.filter(pc.equal(status, GENERATED))
         self.retried += pc.sum(pc.greater(made.field("attempt"), 1), min_count=0).as_py()
         self.prompt_tokens += pc.sum(made.field("prompt_tokens"), min_count=0).as_py()
         self.generated_tokens += pc.sum(made.field("generated_tokens"), min_count=0).as_py()
 
 
-def _check_drift(run: Run, profile: Profile) -> float | None:
-    """Compare with the output that is there. Raises TooMuchDrift."""
-    config = run.config
-    before = Profile.read(facts_or_none(config.published_path))
-    if before is None:
-        return None
-    drift, what = profile.drift_from(before)
-    if config.max_drift is not None and drift > config.max_drift:
-        raise TooMuchDrift(
-            f"{config.output_path} was withheld: {what}, a drift of {drift:.2f}, more than --max-drift"
-            f" {config.max_drift}; raise it to publish"
+def _drift(run: Run, profile: Profile) -> tuple[float | None, str]:
+    """Compare with the output that is there: how far apart they are, None if there is none, and in what."""
+    before = Profile.read(facts_or_none(run.config.published_path))
+    return (None, "") if before is None else profile.drift_from(before)
+
+
+def _refusal(
+    run: Run, tally: _Tally, drift: float | None, what: str, withheld: Path
+) -> TooManyQuarantined | TooMuchDrift | None:
+    """Return why the output must not be published, if a limit says so; `withheld` is where it is to be seen then."""
+    config, rows, unusable = run.config, tally.counts.total(), tally.counts[QUARANTINED]
+    look = f"look at it with `enrich report {withheld}`, and raise the limit to publish it"
+    if unusable > config.most_quarantined(rows):
+        reasons = ", ".join(f"{name} {count:,}" for name, count in tally.reasons.most_common(3))
+        return TooManyQuarantined(
+            f"{config.output_path} was withheld: {unusable:,} of {rows:,} rows have no usable text ({reasons}), more"
+            f" than --max-quarantined {config.max_quarantined}; {look}"
         )
-    return round(drift, 4)
+    if drift is not None and config.max_drift is not None and drift > config.max_drift:
+        return TooMuchDrift(
+            f"{config.output_path} was withheld: {what}, a drift of {drift:.2f}, more than --max-drift"
+            f" {config.max_drift}; {look}"
+        )
+    return None
 
 
 def _before(run: Run) -> dict[str, Any] | None:

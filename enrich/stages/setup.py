@@ -22,7 +22,6 @@ from enrich.catalog import Catalog, RoleOptions
 from enrich.catalog.sharded import ShardOfCatalog
 from enrich.categories import Categories, Category
 from enrich.checkpoint import Checkpoint
-from enrich.clock import Deadline
 from enrich.config import RunConfig
 from enrich.engine.files import ModelFiles, find_model
 from enrich.engine.loading import load_model, pick_device, pick_dtype
@@ -39,7 +38,8 @@ from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
 from enrich.quality import Rulebook, clean_text
 from enrich.rulebooks import rulebooks
-from enrich.usage import Meter
+from enrich.timing.clock import Deadline
+from enrich.timing.usage import Meter
 from enrich.wordings import wordings
 
 if TYPE_CHECKING:
@@ -233,6 +233,9 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     for note in catalog.notes:
         log.warning("%s", note)
     log.info("%s: %s", config.catalog, catalog.roles.summary())
+    if catalog.roles.description is None and config.description_column is None:
+        every = "%s: no column of descriptions was found, every row gets one; if there is one, use --description-column"
+        log.info(every, config.catalog)
     files = find_model(config.model, config.revision)
     config = config.completed(files.wished)
     if config.chat and not files.has_chat_template:

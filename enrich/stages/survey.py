@@ -58,6 +58,8 @@ def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
     """
     earlier = _earlier(run)
     marks, keys = _kept(run, checkpoint) or _read(run)
+    if not len(marks) and not run.config.shard:
+        raise CatalogError(f"{run.config.catalog}: has no rows; an output that is there stays as it is")
     wanted = WantedRows(np.flatnonzero(needs_text(marks, overwrite=run.config.overwrite)), keys)
     carried = earlier.match(wanted, _edited(run, earlier, wanted))
     if lost := earlier.num_edited - len(carried.edited):

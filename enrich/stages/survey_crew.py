@@ -120,7 +120,7 @@ class SurveyCrew:
 
 
 def _columns(roles: Roles) -> list[str]:
-    single = (roles.id, roles.title, roles.category, roles.general_category, roles.description)
+    single = (roles.id, roles.group, roles.title, roles.category, roles.general_category, roles.description)
     pairs = chain.from_iterable(roles.attribute_pairs)
     return list(dict.fromkeys(name for name in (*single, *roles.attributes, *pairs) if name is not None))
 

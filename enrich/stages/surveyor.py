@@ -65,8 +65,8 @@ class Findings:
     """What was found of a batch: a byte of marks for each row, and 16 bytes of content key for each that needs a text.
 
     As shop exports have it, a product's first row has its title, and one more without stands for each variant. So
-    `last_titled` is the id of the last row with a title, None if there was none, and `untitled` are the ids of the rows
-    before the first one, whose product may stand in the batch before.
+    `last_titled` is the group (an id, if the catalog has none) of the last row with a title, None if there was none,
+    and `untitled` are those of the rows before the first one, whose product may stand in the batch before.
     """
 
     marks: bytes
@@ -75,10 +75,10 @@ class Findings:
     untitled: tuple[str, ...]
 
     def behind(self, last_titled: str) -> bytes:
-        """Return the marks as they are behind a batch whose last row with a title had the given id."""
+        """Return the marks as they are behind a batch whose last row with a title had the given group."""
         marks = bytearray(self.marks)
-        for row, product_id in enumerate(self.untitled):
-            if product_id and product_id == last_titled:
+        for row, group in enumerate(self.untitled):
+            if group and group == last_titled:
                 marks[row] |= VARIANT
         return bytes(marks)
 
@@ -100,13 +100,13 @@ class Surveyor:
         marks = bytearray()
         last_titled: str | None = None
         untitled = 0  # rows before the first with a title
-        ids = products.ids
-        for product_id, title, description in zip(ids, products.titles, products.descriptions, strict=True):
+        groups = products.groups
+        for group, title, description in zip(groups, products.titles, products.descriptions, strict=True):
             if title:
-                last_titled = product_id
+                last_titled = group
             elif last_titled is None:
                 untitled += 1
-            is_variant = not title and product_id and product_id == last_titled
+            is_variant = not title and group and group == last_titled
             marks.append(TITLED * bool(title) | DESCRIBED * bool(description) | VARIANT * bool(is_variant))
         keys = bytearray()
         wanted = needs_text(np.frombuffer(marks, np.uint8), overwrite=self._overwrite)
@@ -114,7 +114,7 @@ class Surveyor:
             category = self._categories.of(product)
             words = self._wordings[category].all_of(category.arrange(product))
             keys += self._keys.content_key(product.id, words)
-        return Findings(bytes(marks), bytes(keys), last_titled, tuple(ids[:untitled]))
+        return Findings(bytes(marks), bytes(keys), last_titled, tuple(groups[:untitled]))
 
 
 def is_kept(marks: np.ndarray, *, overwrite: bool) -> np.ndarray:

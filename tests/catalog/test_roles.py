@@ -38,8 +38,22 @@ def test_plain_columns_are_found(columns: str, roles: Roles) -> None:
     assert find_roles(columns.split(), FIND, "x.csv") == roles
 
 
+def test_descriptions_are_found_in_other_languages() -> None:
+    assert find_roles(["title", "Beschreibung"], FIND, "").description == "Beschreibung"
+    assert find_roles(["title", "Descripción"], FIND, "").description == "Descripción"
+
+
+def test_a_header_cut_at_the_wrong_mark_is_told() -> None:
+    with pytest.raises(CatalogError, match="see --delimiter, they seem to be separated by ';'"):
+        find_roles(["sku;name"], FIND, "x.csv")
+    with pytest.raises(CatalogError, match="name it with --title-column"):
+        find_roles(["sku"], FIND, "x.csv")
+
+
 def test_one_product_comes_before_a_group_of_them() -> None:
     assert find_roles(["Handle", "Title", "Variant SKU"], FIND, "").id == "Variant SKU"
+    assert find_roles(["Handle", "Title", "Variant SKU"], FIND, "").group == "Handle"
+    assert find_roles(["Handle", "Title"], FIND, "") == Roles("Title", "Handle")
     assert find_roles(["parent_asin", "title", "asin"], FIND, "").id == "asin"
     assert find_roles(["product-id", "item-name", "seller-sku"], FIND, "").id == "seller-sku"
 

@@ -21,7 +21,7 @@ from enrich.catalog.formats import open_source
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import EnrichError
 from enrich.output import read_facts
-from enrich.quarantine import quarantine_path, read_quarantine
+from enrich.output.quarantine import quarantine_path, read_quarantine
 from enrich.stages import setup
 
 ROWS = nasty.rows()
@@ -193,12 +193,12 @@ def test_nasty_rows_with_all_that_can_be_asked_for(enrich, tmp_path: Path, optio
 
 
 def test_a_report_on_nasty_rows_can_be_written(enrich, tmp_path: Path) -> None:
-    from enrich.report import gather
+    from enrich.report import gather, opening
 
     catalog = tmp_path / "catalog.parquet"
     pq.write_table(pa.Table.from_pylist([*ROWS[::5], *ROWS[-30:]], SCHEMA), catalog)
     summary = enrich(catalog, max_new_tokens=2, commit_rows=500, max_quarantined="100%")
-    found = gather.gather(gather.open_output(Path(summary.output)), sample=400)
+    found = gather.gather(opening.open_output(Path(summary.output)), sample=400)
     assert found.reconciles
     pages = pytest.importorskip("enrich.report.page")
     page = pages.render(found)

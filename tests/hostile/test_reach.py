@@ -31,7 +31,7 @@ def note(event, arguments):
 from enrich import RunConfig, job
 from enrich.checking import check
 from enrich.catalog import RoleOptions
-from enrich.report import gather
+from enrich.report import gather, opening
 from pathlib import Path
 catalog, output, model, log = sys.argv[1:]
 config = RunConfig(catalog, output, model=model, max_new_tokens=4, rules="all=off", max_quarantined="100%",
@@ -40,7 +40,7 @@ sys.addaudithook(note)
 job.foresee(config)
 summary = job.run(config)
 check(Path(catalog), RoleOptions())
-gather.gather(gather.open_output(Path(output)))
+gather.gather(opening.open_output(Path(output)))
 events, seen = seen, []
 open(log, "w").write(json.dumps({"events": events, "rows": summary.rows, "generated": summary.generated}))
 """

@@ -23,7 +23,7 @@ from hostile import MARKUP, hostile_catalog
 
 from enrich.report import write_report
 from enrich.report.compare import compare
-from enrich.report.gather import open_output
+from enrich.report.opening import open_output
 from enrich.report.page import render_comparison, write
 
 pytestmark = pytest.mark.browser

@@ -30,7 +30,7 @@ from enrich.errors import CheckpointMismatch, ConfigError, Interrupted, ModelErr
 from enrich.finetune import SIZES, Recipe, finetune
 from enrich.finetune.pairs import Pair
 from enrich.finetune.training import train
-from enrich.lock import only_run
+from enrich.storage.lock import only_run
 
 OPTIONS = ["--from-scratch", "test", "--steps", "120", "--evaluate-every", "40", "--batch-size", "32"]
 OPTIONS += ["--learning-rate", "4e-3", "--license", "apache-2.0", "--data-license", "Our own", "--validation"]

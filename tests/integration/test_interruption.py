@@ -125,8 +125,8 @@ def test_a_signal_commits_and_the_next_run_goes_on(
 def test_a_second_signal_ends_a_run_at_once_if_it_is_no_echo_of_the_first() -> None:
     program = (
         "import time\n"
-        "from enrich import cli\n"
-        "with cli._signals() as stopped_by:\n"
+        "from enrich.commands.ending import signals\n"
+        "with signals() as stopped_by:\n"
         "    print('ready', flush=True)\n"
         "    while not stopped_by[0]: time.sleep(0.01)\n"
         "    print('stopping', flush=True)\n"

@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from enrich import RunConfig, job, lock, reuse
+from enrich import RunConfig, job, reuse
 from enrich.engine import continuous
 from enrich.engine.protocol import Completion
 from enrich.errors import CatalogError, ConfigError, ReconciliationError, TooManyQuarantined, TooMuchDrift, TryAgain
+from enrich.output.quarantine import quarantine_path, read_quarantine
 from enrich.stages import setup
 from enrich.status import read_status as status_of
+from enrich.storage import lock
 
 SAMPLES = Path(__file__).parents[2] / "sample_catalogs"
 
@@ -285,10 +287,17 @@ def test_what_is_there_can_be_published(enrich, frame: pl.DataFrame, tmp_path: P
 
 def test_too_many_rows_without_a_text_are_not_published(enrich, tmp_path: Path) -> None:
     frame = pl.DataFrame({"title": ["Oak table", "Lamp", "Rug", ""]})
-    with pytest.raises(TooManyQuarantined, match=r"1 of 4 rows .* --max-quarantined 20%"):
+    withheld = tmp_path / "out.parquet.checkpoint" / "withheld.parquet"
+    message = rf"1 of 4 rows have no usable text \(no_title 1\), more than --max-quarantined 20%; .* {withheld}`"
+    with pytest.raises(TooManyQuarantined, match=message):
         enrich(frame, max_quarantined="20%")
     assert not (tmp_path / "out.parquet").exists()
+    # What was withheld can be looked at, without a second run.
+    assert read(withheld)["generation"].struct.field("status").to_list() == ["generated"] * 3 + ["quarantined"]
+    (line,) = read_quarantine(quarantine_path(withheld))
+    assert (line["row"], line["reasons"]) == (4, ["no_title"])
     assert enrich(frame, max_quarantined="1").resumed_rows == 4
+    assert not withheld.parent.exists()
 
 
 def test_texts_unlike_last_night_s_are_not_published(enrich, frame: pl.DataFrame, tmp_path: Path) -> None:
@@ -297,7 +306,10 @@ def test_texts_unlike_last_night_s_are_not_published(enrich, frame: pl.DataFrame
     with pytest.raises(TooMuchDrift, match=r"mean_words was .*, more than --max-drift 0\.3"):
         enrich(frame, max_new_tokens=8, max_drift=0.3)
     assert (tmp_path / "out.parquet").read_bytes() == before
+    withheld = read(tmp_path / "out.parquet.checkpoint" / "withheld.parquet")
+    assert max(one["generated_tokens"] for one in withheld["generation"]) == 8
     summary = enrich(frame, max_new_tokens=8)
+    assert withheld["description"].equals(read(tmp_path / "out.parquet")["description"])
     assert summary.drift > 0.3
     assert summary.resumed_rows == len(frame)
     assert enrich(next_night(frame)[0], max_new_tokens=8, max_drift=0.3).drift < 0.3
@@ -307,6 +319,20 @@ def test_rows_of_variants_are_skipped(enrich, tmp_path: Path) -> None:
     frame = pl.DataFrame({"handle": ["a", "a", "b", "c"], "title": ["Oak table", None, None, "Rug"]})
     summary = enrich(frame, id_column="handle")
     assert (summary.generated, summary.skipped, summary.quarantined) == (2, 1, 1)
+
+
+def test_rows_of_variants_with_a_sku_of_their_own_are_skipped_in_every_shard(enrich, tmp_path: Path) -> None:
+    handles = [f"h{n // 4}" for n in range(48)]
+    titles = [f"Oak table {n // 4}" if n % 4 == 0 else None for n in range(48)]
+    frame = pl.DataFrame({"Handle": [*handles, "x"], "Title": [*titles, None], "Variant SKU": range(49)})
+    summary = enrich(frame, "whole.parquet")
+    assert (summary.generated, summary.skipped, summary.quarantined) == (12, 36, 1)
+    assert read(tmp_path / "whole.parquet")["generation"].struct.field("flags")[1].to_list() == ["variant"]
+    for shard in ("1/3", "2/3", "3/3"):
+        enrich(tmp_path / "catalog.parquet", shard=shard)
+    merged = job.merge(tmp_path / "out.parquet")
+    assert (merged.generated, merged.skipped, merged.quarantined) == (12, 36, 1)
+    assert read(tmp_path / "out.parquet")["description"].equals(read(tmp_path / "whole.parquet")["description"])
 
 
 def test_shards_make_the_same_file_as_one_run(enrich, frame: pl.DataFrame, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from enrich.remote import Changed, Patience, Remote
-from enrich.url import Url
+from enrich.storage.remote import Changed, Patience, Remote
+from enrich.storage.url import Url
 
 pytestmark = pytest.mark.s3
 

@@ -13,7 +13,7 @@ from hostile import hostile_catalog
 from enrich.errors import CatalogError
 from enrich.report import page
 from enrich.report.compare import compare
-from enrich.report.gather import open_output
+from enrich.report.opening import open_output
 
 
 def test_two_outputs_stand_side_by_side(enrich: Callable[..., Any], tmp_path: Path) -> None:

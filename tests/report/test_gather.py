@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from enrich.errors import CatalogError
-from enrich.report import gather as gathering
-from enrich.report import histograms
-from enrich.report.gather import gather, open_output
+from enrich.report import counting, histograms, showing
+from enrich.report.gather import gather
+from enrich.report.opening import open_output
 from enrich.report.pace import Pace
 
 SAMPLES = Path(__file__).parent.parent.parent / "sample_catalogs"
@@ -23,6 +23,11 @@ SAMPLES = Path(__file__).parent.parent.parent / "sample_catalogs"
 
 def catalog(rows: int = 24) -> pl.DataFrame:
     return pl.read_parquet(SAMPLES / "home.parquet").head(rows)
+
+
+def _read_in_batches_of(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (counting, showing):
+        monkeypatch.setattr(module, "BATCH_ROWS", rows)
 
 
 def test_what_is_counted_is_what_the_file_holds(enrich: Callable[..., Any], tmp_path: Path) -> None:
@@ -74,7 +79,7 @@ def test_the_sample_follows_from_the_seed_alone(
     first = drawn(0)
     assert len(first) == 6
     assert first != drawn(1)
-    monkeypatch.setattr(gathering, "_BATCH_ROWS", 5)
+    _read_in_batches_of(5, monkeypatch)
     assert drawn(0) == first
 
 
@@ -85,7 +90,7 @@ def test_a_row_is_shown_with_its_own_text_whatever_its_row_group(
     whole = pq.read_table(tmp_path / "out.parquet")
     facts = pq.ParquetFile(tmp_path / "out.parquet").metadata.metadata
     pq.write_table(whole.replace_schema_metadata(facts), tmp_path / "groups.parquet", row_group_size=7)
-    monkeypatch.setattr(gathering, "_BATCH_ROWS", 3)
+    _read_in_batches_of(3, monkeypatch)
     report = gather(open_output(tmp_path / "groups.parquet"))
     assert len(report.sample) > 10
     for row in report.sample:

@@ -13,7 +13,8 @@ from hostile import MARKUP, hostile_catalog
 from enrich import report as reports
 from enrich.report import page
 from enrich.report.data import Category, Count
-from enrich.report.gather import gather, open_output
+from enrich.report.gather import gather
+from enrich.report.opening import open_output
 
 OUTSIDE = {"src", "href", "action", "srcset", "data", "poster", "xlink:href"}
 

@@ -45,10 +45,10 @@ def throws(step: int) -> None:
 
 def hangs(step: int, stuck_seconds: float | None = None) -> None:
     """Wait for something that never comes."""
-    from enrich import cli
+    from enrich.commands import ending
 
     if stuck_seconds is not None:
-        cli._STUCK_SECONDS = stuck_seconds
+        ending._STUCK_SECONDS = stuck_seconds
     _at_step(step, threading.Event().wait)
 
 

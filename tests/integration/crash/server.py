@@ -67,8 +67,8 @@ def _run(request: dict[str, Any]) -> None:
         import faults
         import points
 
-        from enrich import progress
         from enrich.cli import main
+        from enrich.timing import progress
 
         progress._STATE_SECONDS = 1e9  # or the number of points would depend on how long a run takes
         if request.get("fault"):

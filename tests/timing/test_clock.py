@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from enrich.clock import Deadline, seconds_of, seconds_until
+from enrich.timing.clock import Deadline, seconds_of, seconds_until
 
 
 @pytest.mark.parametrize(

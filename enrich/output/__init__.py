@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from enrich import durable
 from enrich.batch_size import rows_at_once
 from enrich.errors import CatalogError, ReconciliationError
-from enrich.generation import GENERATION_TYPE
+from enrich.generation import GENERATED, GENERATION_TYPE, REUSED
+from enrich.storage import durable
 
 _ROW_GROUP_ROWS = 65_536
 _ROW_GROUP_BYTES = 256 << 20  # in memory; wide rows make a group before they are that many
@@ -137,6 +137,10 @@ class OutputWriter:
         """Give the finished file its name."""
         durable.publish(self._temporary, self._path)
 
+    def withhold(self, path: Path) -> None:
+        """Give the finished file another name, under which nobody takes it for the output."""
+        durable.publish(self._temporary, path)
+
     def __enter__(self) -> OutputWriter:
         return self
 
@@ -216,17 +220,17 @@ def facts_or_none(path: Path) -> dict[str, Any]:
 
 
 def read_texts(path: Path, most: int) -> list[tuple[str, str]]:
-    """Return (title, text) of some generated rows of an enriched file, spread over it.
+    """Return (title, text) of some rows of an enriched file whose text a model wrote, in any night, spread over it.
 
     Raises CatalogError if the file is no output of `enrich run`.
     """
     import polars as pl
 
-    facts = read_facts(path)
+    facts = facts_or_none(path)
     if not facts:
-        raise CatalogError(f"{path}: not written by `enrich run`")
+        raise CatalogError(f"{path}: not written by `enrich run`; name the Parquet file that it has written")
     title, text = facts["roles"]["title"], facts["config"]["output_column"]
-    generated = pl.col("generation").struct.field("status") == "generated"
+    generated = pl.col("generation").struct.field("status").is_in([GENERATED, REUSED])
     frame = (
         pl.scan_parquet(path, glob=False)
         .filter(generated)

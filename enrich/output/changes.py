@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich import durable
 from enrich.generation import GENERATION_TYPE
+from enrich.storage import durable
 
 if TYPE_CHECKING:
     import polars as pl  # imported where it is used: a night on which nothing has changed needs none

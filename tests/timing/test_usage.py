@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from enrich.usage import Meter, Usage
+from enrich.timing.usage import Meter, Usage
 
 
 @dataclass

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from enrich.speeds import Speed, note_speed, read_speed, speeds_path
-from enrich.usage import Usage
+from enrich.timing.speeds import Speed, note_speed, read_speed, speeds_path
+from enrich.timing.usage import Usage
 
 
 def test_a_row_takes_what_rows_of_its_bucket_took_or_else_what_its_length_says() -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enrich import merge
 from enrich.errors import ReconciliationError
+from enrich.output import merge
 from enrich.shard import ROW
 
 

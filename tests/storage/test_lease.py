@@ -9,9 +9,9 @@ import pytest
 from obstore.store import MemoryStore
 
 from enrich.errors import TryAgain
-from enrich.lease import Holder, Lease, _process, holder, lease_url
-from enrich.remote import Remote
-from enrich.url import Url
+from enrich.storage.lease import Holder, Lease, _process, holder, lease_url
+from enrich.storage.remote import Remote
+from enrich.storage.url import Url
 
 OUTPUT = Url.parse("s3://bucket/out.parquet")
 

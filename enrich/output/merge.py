@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich import durable
 from enrich.batch_size import rows_at_once
 from enrich.errors import ReconciliationError
 from enrich.shard import ROW, Shard
+from enrich.storage import durable
 
 _WINDOW_ROWS = 65_536
 

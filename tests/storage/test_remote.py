@@ -11,8 +11,8 @@ from obstore.exceptions import GenericError, PermissionDeniedError, Precondition
 from obstore.store import MemoryStore
 
 from enrich.errors import ConfigError, RemoteError, TryAgain
-from enrich.remote import Changed, Patience, Remote
-from enrich.url import Url
+from enrich.storage.remote import Changed, Patience, Remote
+from enrich.storage.url import Url
 
 URL = Url.parse("s3://bucket/dir/object")
 

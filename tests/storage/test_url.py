@@ -4,7 +4,7 @@ import pytest
 
 from enrich.config import RunConfig
 from enrich.errors import ConfigError
-from enrich.url import Url, is_remote
+from enrich.storage.url import Url, is_remote
 
 
 def test_a_url_is_taken_apart_and_put_together() -> None:

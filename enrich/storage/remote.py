@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from enrich.errors import ConfigError, RemoteError, TryAgain
-from enrich.url import Url
+from enrich.storage.url import Url
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion

@@ -5,6 +5,7 @@ One small file in the user's cache directory. It may be removed at any time.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from enrich.keys import digest
-from enrich.usage import Usage, read_usage, total_usage
+from enrich.timing.usage import Usage, read_usage, total_usage
 
 _MOST_KINDS = 64
 _LEAST_TEXTS = 32  # fewer tell too little
@@ -52,7 +52,8 @@ class Speed:
 
 def kind_of_run(**settings: Any) -> str:
     """Return a name for runs that should take the same: model, device, number format, sampling and the like."""
-    return digest([json.dumps(settings, sort_keys=True, default=str)])[:16]
+    told = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
 def speeds_path() -> Path:

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from enrich import durable
 from enrich.generation import Outcome
 from enrich.product import Product
+from enrich.storage import durable
 
 
 def quarantine_path(output: Path) -> Path:
@@ -79,13 +79,20 @@ class QuarantineWriter:
 
     def publish(self) -> None:
         """Give the file its name, or remove the one before if nothing is quarantined any more."""
+        self._publish(self._path)
+
+    def withhold(self, output: Path) -> None:
+        """Give the file the name that belongs to an output which is withheld; the one before stays."""
+        self._publish(quarantine_path(output))
+
+    def _publish(self, path: Path) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         if self.num_rows:
-            durable.publish(self._temporary, self._path)
+            durable.publish(self._temporary, path)
         else:
-            self._path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.drift import Profile, Profiler
 from enrich.generation import Generation, Outcome
 from enrich.outcomes import outcome_table
+from enrich.output.drift import Profile, Profiler
 
 CALM = Profile(mean_words=40, repeated=0.1, flagged=0.2, quarantined=0.0)
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 
 from enrich.errors import EnrichError, TryAgain
-from enrich.remote import Changed, Remote, Version
-from enrich.url import Url
+from enrich.storage.remote import Changed, Remote, Version
+from enrich.storage.url import Url
 
 log = logging.getLogger("enrich")
 

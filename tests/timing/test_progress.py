@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from enrich import progress as progressing
-from enrich.progress import Progress
+from enrich.timing import progress as progressing
+from enrich.timing.progress import Progress
 
 
 @pytest.fixture
