@@ -126,6 +126,9 @@ class RunConfig:
     )
     device: str = _option("auto", "Where to run the model.", choices=DEVICES)
     dtype: str = _option("auto", "Number format of the weights; auto: bfloat16 where it is fast.", choices=DTYPES)
+    deterministic: bool = _option(
+        False, "The same bytes whatever --batch-size, on a GPU too: float32, rows computed in one fixed number."
+    )
     batch_size: int = _option(128, "Rows generated at once; halved by itself when memory runs out.")
     batch_tokens: int = _option(65536, "Most tokens, prompts and new ones, in a batch.")
     workers: int | None = _option(
@@ -222,6 +225,8 @@ class RunConfig:
         )
         self._check(self.device in DEVICES, "device", f"must be one of {', '.join(DEVICES)}")
         self._check(self.dtype in DTYPES, "dtype", f"must be one of {', '.join(DTYPES)}")
+        narrow = self.deterministic and self.dtype not in ("auto", "float32")
+        self._check(not narrow, "dtype", "can't be narrower than float32 with --deterministic; leave one of them out")
         self._check(self.delimiter is None or len(self.delimiter) == 1, "delimiter", "must be one character")
         self._check(
             self.output_column not in ("", "generation"), "output_column", "must be a name other than 'generation'"
@@ -280,7 +285,7 @@ class RunConfig:
     def _check(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
             value = getattr(self, name)
-            told = ",".join(value) if isinstance(value, tuple) else value
+            told = ",".join(map(str, value)) if isinstance(value, tuple) else value
             raise ConfigError(f"{name} = {told!r}: {rule}")
 
     def which_shard(self) -> Shard | None:

@@ -12,7 +12,7 @@ from enrich.errors import ConfigError
 
 NOT_TEXT = {
     "catalog", "output", "device", "dtype", "batch_size", "batch_tokens", "commit_rows", "commit_seconds", "restart",
-    "previous", "fresh", "changes", "max_time", "deadline", "publish_partial", "max_quarantined", "max_drift", "shard",
+    "deterministic", "previous", "fresh", "changes", "max_time", "deadline", "publish_partial", "max_quarantined", "max_drift", "shard",
     "metrics_file", "report", "work_dir", "exit_code_unchanged", "workers", "ray",
 }  # fmt: skip
 
@@ -290,3 +290,9 @@ def test_a_configuration_cannot_be_changed_but_compared_and_copied() -> None:
     assert dataclasses.replace(config, seed=2).seed == 2
     with pytest.raises(ConfigError, match="seed"):
         dataclasses.replace(config, seed=-2)
+
+
+def test_deterministic_is_float32() -> None:
+    with pytest.raises(ConfigError, match="dtype = 'bfloat16': can't be narrower than float32 with --deterministic"):
+        RunConfig("c.csv", deterministic=True, dtype="bfloat16")
+    assert RunConfig("c.csv", deterministic=True, dtype="float32").deterministic

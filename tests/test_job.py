@@ -370,3 +370,15 @@ def test_a_catalog_with_nothing_to_do_loads_no_model(enrich, monkeypatch: pytest
     monkeypatch.setattr(setup, "load_model", None)
     summary = enrich(pl.DataFrame({"title": ["Bed"], "description": ["A bed of oak."]}))
     assert (summary.kept, summary.generated) == (1, 0)
+
+
+def test_deterministic_texts_are_float32_whatever_the_machine_likes_best(
+    enrich, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("enrich.stages.setup.pick_dtype", lambda wanted, _: "bfloat16" if wanted == "auto" else wanted)
+    enrich(HOME, "auto.parquet", limit=20, dtype="auto")
+    enrich(HOME, limit=20, dtype="auto", deterministic=True)
+    enrich(HOME, "plain.parquet", limit=20, batch_size=3)
+    assert read_facts(tmp_path / "auto.parquet")["dtype"] == "bfloat16"
+    assert read_facts(tmp_path / "out.parquet")["dtype"] == "float32"
+    assert texts(tmp_path / "out.parquet") == texts(tmp_path / "plain.parquet")

@@ -10,7 +10,12 @@ from enrich.engine.stopping import StopStrings
 from enrich.engine.tokenizer import Tokenizer
 
 
-def make_engine(model: Any, tokenizer: Tokenizer, params: SamplingParams, stats: EngineStats) -> Engine:
-    """Return the engine for a model whose weights are loaded."""
+def make_engine(
+    model: Any, tokenizer: Tokenizer, params: SamplingParams, stats: EngineStats, *, deterministic: bool = False
+) -> Engine:
+    """Return the engine for a model whose weights are loaded.
+
+    A `deterministic` one gives float32 texts the same bytes for every number of rows at once, on every device.
+    """
     kind = continuous.ContinuousEngine if continuous.can_run(model) else reference.ReferenceEngine
-    return kind(model, tokenizer.end_token_id, params, stats, StopStrings.of(tokenizer, params))
+    return kind(model, tokenizer.end_token_id, params, stats, StopStrings.of(tokenizer, params), deterministic)

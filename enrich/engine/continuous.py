@@ -56,6 +56,7 @@ class ContinuousEngine:
         params: SamplingParams,
         stats: EngineStats,
         stops: StopStrings | None = None,
+        deterministic: bool = False,
     ) -> None:
         self.stats = stats
         self._stops = stops
@@ -63,7 +64,7 @@ class ContinuousEngine:
         self._params = params
         self._ends = set(take_over(model, end_token_id))
         self._steps = _GPU_CHECK_EVERY if model.device.type == "cuda" else 1
-        self._room = Room(model)
+        self._room = Room(model, deterministic)
         self._forward = forward_of(model)
         self._pool = Pool()
         self.pads = self._forward is None

@@ -33,13 +33,14 @@ class ReferenceEngine:
         params: SamplingParams,
         stats: EngineStats,
         stops: StopStrings | None = None,
+        deterministic: bool = False,
     ) -> None:
         self.stats = stats
         self._stops = stops
         self._model = model
         self._params = params
         self._ends = take_over(model, end_token_id)
-        self._room = Room(model)
+        self._room = Room(model, deterministic)
 
     def generate(
         self,

@@ -37,6 +37,7 @@ class Setup:
     dtype: str
     params: SamplingParams
     chat: bool
+    deterministic: bool = False
     threads: int | None = None
 
 
@@ -87,7 +88,8 @@ def load_engine(setup: Setup) -> Engine:
             f" started ({setup.digest[:12]}); copy them"
         )
     model = load_model(files, pick_device(setup.device), setup.dtype)
-    return make_engine(model, Tokenizer(files, chat=setup.chat), setup.params, EngineStats())
+    tokenizer = Tokenizer(files, chat=setup.chat)
+    return make_engine(model, tokenizer, setup.params, EngineStats(), deterministic=setup.deterministic)
 
 
 class Worker:

@@ -78,7 +78,7 @@ class Run:
     @cached_property
     def dtype(self) -> str:
         """The weights' number format, as torch names it."""
-        wanted = self.config.dtype
+        wanted = "float32" if self.config.deterministic else self.config.dtype
         return self.cluster.dtype(wanted, self.device) if self.config.ray else pick_dtype(wanted, self.device)
 
     @cached_property
@@ -203,6 +203,7 @@ class Run:
                     dtype=self.dtype,
                     params=self.params,
                     chat=bool(self.config.chat),
+                    deterministic=self.config.deterministic,
                 ),
                 self.stats,
                 self.should_stop,
@@ -210,7 +211,7 @@ class Run:
         if self.model is None:
             log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
             self.model = load_model(self.files, self.device, self.dtype)
-        return make_engine(self.model, self.tokenizer, self.params, self.stats)
+        return make_engine(self.model, self.tokenizer, self.params, self.stats, deterministic=self.config.deterministic)
 
 
 def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:

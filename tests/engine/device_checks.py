@@ -64,10 +64,15 @@ class AsOnGpu(ContinuousEngine):
     """The engine as it works on a GPU, wherever it is."""
 
     def __init__(
-        self, model: Any, params: SamplingParams, stats: EngineStats | None = None, ends: list[int] | None = ENDS
+        self,
+        model: Any,
+        params: SamplingParams,
+        stats: EngineStats | None = None,
+        ends: list[int] | None = ENDS,
+        deterministic: bool = False,
     ) -> None:
         model.generation_config.eos_token_id = ends
-        super().__init__(model, None, params, stats or EngineStats())
+        super().__init__(model, None, params, stats or EngineStats(), deterministic=deterministic)
         self._steps = continuous._GPU_CHECK_EVERY
         self._room.same_bits = False
         self._forward = None
@@ -278,6 +283,21 @@ def check_looks_between_steps(model: Any) -> None:
     assert all(completion == expected[row] for row, completion in found.items())
 
 
+def check_deterministic(model: Any) -> None:
+    """In the deterministic mode a row is computed beside as many others whatever --batch-size, and its bits stay."""
+    requests, widths = make_requests(100, seed=13), set()
+    forward = model.forward
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        widths.add(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    with eager_steps(), mock.patch.object(model, "forward", watched):
+        found = [run(AsOnGpu(model, SAMPLED, deterministic=True), requests, rows) for rows in (8, 32, 128)]
+    assert found[0] == found[1] == found[2]
+    assert len(widths) == 1, f"{sorted(widths)} rows at once"
+
+
 CHECKS: dict[str, Callable[[Any], object]] = {
     "float32 tokens": check_float32_tokens,
     "bfloat16 scores": check_sixteen_bit_scores,
@@ -286,4 +306,5 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "filler and neighbours": check_filler_and_neighbours,
     "bfloat16 order": check_sixteen_bit_order,
     "looks between steps": check_looks_between_steps,
+    "deterministic": check_deterministic,
 }

@@ -308,17 +308,20 @@ def test_memory_that_runs_out_halves_the_slots_and_redoes_only_rows_in_flight(
     requests = make_requests(90)
     expected = run(make_engine(ContinuousEngine, model, SAMPLED), requests, 64)
     widths: list[int] = []
+    refused: list[int] = []
 
     def scarce(rows: int) -> None:
         widths.append(rows)
-        if rows > 16 and len(widths) > 20:
+        if rows > 16 and len(widths) > 8:
+            refused.append(rows)
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     before_every_pass(model, monkeypatch, scarce)
     stats = EngineStats()
     assert run(make_engine(ContinuousEngine, model, SAMPLED, stats), requests, 64) == expected
-    assert max(widths[:20]) > 16
-    assert max(widths[30:]) == 16
+    assert max(widths[:8]) > 16
+    assert 1 <= len(refused) <= 2  # from 64 rows to 32 to 16, or from what is left of them
+    assert len(widths) > 20
     assert stats.prompt_tokens == sum(len(request.prompt_token_ids) for request in requests)
 
 
