@@ -284,9 +284,7 @@ class RunConfig:
 
     def _check(self, holds: bool, name: str, rule: str) -> None:
         if not holds:
-            value = getattr(self, name)
-            told = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            raise ConfigError(f"{name} = {told!r}: {rule}")
+            raise ConfigError(f"{name} = {getattr(self, name)!r}: {rule}")
 
     def which_shard(self) -> Shard | None:
         """Return the shard to do, if not the whole."""

@@ -88,6 +88,8 @@ def status(output: Path | str, as_json: bool) -> None:
         speed = f", {found.tokens_per_second:,.0f} tokens/s" if found.tokens_per_second else ""
         left = f", about {duration(found.seconds_left)} left" if found.seconds_left is not None else ""
         click.echo(f"  {found.done:,} of {found.rows:,} rows to do are done{speed}{left}")
+    if found.state == "interrupted":
+        click.echo("  the command that began it goes on from there")
     if found.last_commit:
         click.echo(f"  last commit {found.last_commit}")
     if found.published_at:

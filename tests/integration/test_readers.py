@@ -155,6 +155,7 @@ def test_the_flat_form_has_the_same_rows_in_each(output: Path, expected: Rows, t
 
 
 # Spark's Parquet reader: no timestamps in nanoseconds, no time of day, no unsigned 64-bit numbers but as decimals,
+# no column without a type,
 # and, before Spark 3.3, no name with one of these.
 REFUSED_IN_NAMES = re.compile(r"[ ,;{}()\n\t=]")
 
@@ -164,7 +165,7 @@ def columns_that_spark_refuses(path: Path) -> list[str]:
     refused = []
     for column in (schema.column(place) for place in range(len(schema))):
         kind = str(column.logical_type)
-        wrong = "nanoseconds" in kind or "isSigned=false" in kind or kind.startswith(("Time(", "Float16"))
+        wrong = "nanoseconds" in kind or "isSigned=false" in kind or kind.startswith(("Time(", "Float16", "Null"))
         if wrong or REFUSED_IN_NAMES.search(column.path) or column.physical_type == "INT96":
             refused.append(column.path)
     return refused
@@ -182,9 +183,10 @@ def test_what_spark_refuses_is_seen(tmp_path: Path) -> None:
     columns: dict[str, Any] = {
         "nano": pa.array([1], pa.timestamp("ns")), "unsigned": pa.array([1], pa.uint64()), "good": pa.array(["a"]),
         "of day": pa.array([1], pa.int32()), "micro": pa.array([1], pa.timestamp("us", "UTC")),
+        "nothing": pa.nulls(1),
     }  # fmt: skip
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
-    assert columns_that_spark_refuses(tmp_path / "x.parquet") == ["nano", "unsigned", "of day"]
+    assert columns_that_spark_refuses(tmp_path / "x.parquet") == ["nano", "unsigned", "of day", "nothing"]
 
 
 def test_a_column_of_descriptions_is_filled_whatever_its_capitals(enrich, tmp_path: Path) -> None:
