@@ -36,6 +36,8 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 class Evaluation:
     """Figures of one model on one catalog, or on one category of it. Shares are of its texts; None: nothing to count.
 
+    unusable is the share of the rows for which it wrote no text of use, none or not one sentence; the other shares are of
+    the `texts` that are left, so that a model with many such rows is worse than they say.
     measured is the number of the catalog's own descriptions that the loss is over, in nats per token, end-of-text among
     them; bits_per_byte and perplexity_per_byte are comparable across tokenizers. distinct_n is the number of different
     n-grams of words over all texts divided by that of all n-grams (Li et al. 2016). says_given is the share of the
@@ -48,6 +50,7 @@ class Evaluation:
     model: str
     category: str
     texts: int
+    unusable: float | None
     measured: int
     loss: float | None
     perplexity: float | None
@@ -77,12 +80,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Written:
-    """A product, its category and what a model wrote for it."""
+    """A product, its category and what a model wrote for it: an empty text if that was of no use."""
 
     product: Product
     category: str
     text: str
-    finish_reason: str
+    finish_reason: str | None
     flags: tuple[str, ...]
 
 
@@ -158,12 +161,12 @@ def _write(name: str, model: Any, catalog: Path, settings: dict[str, Any]) -> tu
         _Written(
             product,
             categories.of(product).name,
-            row[column],
+            row[column] if row["generation"]["status"] == "generated" else "",
             row["generation"]["finish_reason"],
-            tuple(row["generation"]["flags"]),
+            tuple(row["generation"]["flags"] or ()),
         )
         for product, row in zip(products, rows, strict=True)
-        if row["generation"]["status"] == "generated"
+        if product.title and row["generation"]["status"] in ("generated", "quarantined")
     ]
     return written, summary.tokens_per_second
 
@@ -171,11 +174,12 @@ def _write(name: str, model: Any, catalog: Path, settings: dict[str, Any]) -> tu
 def _figures(
     model: str,
     category: str,
-    written: Sequence[_Written],
+    asked: Sequence[_Written],
     losses: Sequence[Loss],
     spans: set[int] | None,
     speed: float | None,
 ) -> Evaluation:
+    written = [one for one in asked if one.text]
     texts = [one.text for one in written]
     nouns = [(one, head_noun(one.product.title)) for one in written]
     own: dict[str, list[list[bool]]] = {"colors": [], "materials": [], "numbers": []}  # by text
@@ -198,6 +202,7 @@ def _figures(
         model=model,
         category=category,
         texts=len(written),
+        unusable=_share(not one.text for one in asked),
         measured=len(losses),
         loss=_rounded(loss.get("loss")),
         perplexity=_rounded(loss.get("perplexity"), 2),

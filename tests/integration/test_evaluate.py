@@ -45,6 +45,13 @@ def test_shares_are_of_what_the_texts_name() -> None:
     assert found.perplexity_per_byte == pytest.approx(math.exp(0.5), abs=1e-4)
 
 
+def test_rows_without_a_text_of_use_are_counted() -> None:
+    asked = [written("A lamp."), _Written(LAMP, "home", "", None, ("empty",)), written("A lamp.")]
+    found = _figures("m", "all", asked, [], None, None)
+    assert (found.texts, found.unusable) == (2, pytest.approx(1 / 3, abs=1e-4))
+    assert (found.stops_itself, found.names_head_noun, found.mean_words) == (1.0, 1.0, 2.0)
+
+
 def test_strays_are_texts_that_name_what_the_row_does_not() -> None:
     texts = [
         written("This slate blue lamp of brass is 66 in tall."),
