@@ -73,14 +73,18 @@ class Timed:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalog", type=Path, help="default: the sample catalog, its titles changed as it is repeated")
+    parser.add_argument(
+        "--catalog", type=Path, help="default: the sample catalog, its titles changed as it is repeated"
+    )
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--model", default="home-mini")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--rules", default="on,off")
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--profile", action="store_true", help="say where the run's own time goes, function by function")
+    parser.add_argument(
+        "--profile", action="store_true", help="say where the run's own time goes, function by function"
+    )
     parser.add_argument("--memory", help="numbers of rows: tell the peak of a whole command instead")
     args = parser.parse_args()
     logging.disable(logging.INFO)
@@ -213,7 +217,9 @@ def memory(rows: int, directory: Path) -> dict[str, Any]:
         "--max-new-tokens", "4", "--rules", "all=off", "--restart", "--fresh", "--max-quarantined", "100%", "--json",
     ]  # fmt: skip
     started = time.monotonic()
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         out, err = process.stdout.read(), process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
