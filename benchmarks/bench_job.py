@@ -3,9 +3,9 @@
     python benchmarks/bench_job.py [--catalog FILE] [--rows 2000] [--model home-mini] [--rules on,off] [--repeat 3]
     python benchmarks/bench_job.py --memory 2000,200000
 
-Run and engine take turns in one process, on one model that is loaded before the clock starts. The engine is given, bucket
-by bucket, the requests that the run gave it, second attempts in them. --memory runs the command on a model so small
-that its passes hardly count, in a process for each number of rows, and tells the most that was resident.
+Run and engine take turns in one process, on one model that is loaded before the clock starts. The engine is given,
+bucket by bucket, the requests that the run gave it, second attempts in them. --memory runs the command on a model so
+small that its passes hardly count, in a process for each number of rows, and tells the most that was resident.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def main() -> None:
         about = {"model": args.model, "dtype": dtype, "rows": args.rows, "threads": torch.get_num_threads()}
         for rules in args.rules.split(","):
             config = RunConfig(
-                str(catalog), str(directory / "out.parquet"), model=args.model, dtype=dtype, limit=args.rows, device="cpu",
-                overwrite=True, fresh=True, max_new_tokens=args.max_new_tokens,
+                str(catalog), str(directory / "out.parquet"), model=args.model, dtype=dtype, limit=args.rows,
+                device="cpu", overwrite=True, fresh=True, max_new_tokens=args.max_new_tokens,
                 rules=None if rules == "on" else ("all=off",), max_quarantined="100%",
             )  # fmt: skip
             if args.profile:
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def repeated(rows: int, path: Path) -> Path:
-    """Write a catalog of so many rows: the sample's products, from the second time on with another word in their title."""
+    """Write a catalog of so many rows: the sample's products, from the second time on with other titles."""
     sample = pl.read_parquet(SAMPLE)
     times = -(-rows // sample.height)
     frames = []
@@ -213,8 +213,9 @@ def memory(rows: int, directory: Path) -> dict[str, Any]:
         subprocess.run([sys.executable, shapes, "tiny", model, home], check=True, stderr=subprocess.DEVNULL)
     catalog = repeated(rows, directory / f"{rows}.parquet")
     command = [
-        sys.executable, "-m", "enrich", "run", catalog, "-o", directory / "out.parquet", "--model", model, "--overwrite",
-        "--max-new-tokens", "4", "--rules", "all=off", "--restart", "--fresh", "--max-quarantined", "100%", "--json",
+        sys.executable, "-m", "enrich", "run", catalog, "-o", directory / "out.parquet", "--model", model,
+        "--overwrite", "--max-new-tokens", "4", "--rules", "all=off", "--restart", "--fresh",
+        "--max-quarantined", "100%", "--json",
     ]  # fmt: skip
     started = time.monotonic()
     with subprocess.Popen(

@@ -12,8 +12,8 @@ from enrich.errors import ConfigError
 
 NOT_TEXT = {
     "catalog", "output", "device", "dtype", "batch_size", "batch_tokens", "commit_rows", "commit_seconds", "restart",
-    "deterministic", "previous", "fresh", "changes", "max_time", "deadline", "publish_partial", "max_quarantined", "max_drift",
-    "shard", "metrics_file", "report", "work_dir", "exit_code_unchanged", "workers", "ray",
+    "deterministic", "previous", "fresh", "changes", "max_time", "deadline", "publish_partial", "max_quarantined",
+    "max_drift", "shard", "metrics_file", "report", "work_dir", "exit_code_unchanged", "workers", "ray",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ python benchmarks/peers/convert.py ctranslate2|openvino DIRECTORY TARGET
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,11 @@ def main(kind: str, directory: Path, target: Path) -> None:
         from ctranslate2.converters import TransformersConverter
 
         TransformersConverter(str(directory)).convert(str(part))
+        config = part / "config.json"  # where it can't read that there is no such token
+        values = json.loads(config.read_text(encoding="utf-8"))
+        spare = next(value for key, value in values.items() if key.endswith("_token") and value)
+        values |= {key: spare for key, value in values.items() if key.endswith("_token") and value is None}
+        config.write_text(json.dumps(values), encoding="utf-8")
     else:
         command = [Path(sys.executable).with_name("optimum-cli"), "export", "openvino", "--model", directory]
         subprocess.run([*command, "--task", "text-generation-with-past", "--weight-format", "fp32", part], check=True)
