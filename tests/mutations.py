@@ -52,7 +52,8 @@ MUTATIONS = (
     ),
     Mutation(
         "survey: descriptions that people wrote are written over",
-        "stages/surveyor.py", "VARIANT = 1, 2, 4", "VARIANT = 1, 8, 4", "tests/test_job.py tests/test_survey.py",
+        "stages/surveyor.py", "(marks & DESCRIBED > 0) & (not overwrite)", "(marks & DESCRIBED > 0) & False",
+        "tests/test_survey.py tests/test_job.py",
     ),
     Mutation(
         "keys: the id is not in the key",
