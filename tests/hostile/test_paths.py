@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from commands import enrich as enrich_command
 
 from enrich import RunConfig, job
 from enrich.catalog.formats import open_source
@@ -29,10 +30,7 @@ TABLE = pl.DataFrame({"id": ["1", "2"], "title": ["Lamp", "Vase"]})
 
 def command(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the real command; it must not print a traceback, whatever it is given, nor anything that moves a cursor."""
-    done = subprocess.run(
-        [sys.executable, "-m", "enrich", *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=cwd,
-        errors="surrogateescape", env={**os.environ, "HF_HUB_OFFLINE": "1", **environment}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    done = enrich_command(*arguments, cwd=cwd, **environment)
     assert "Traceback" not in done.stderr
     assert_tame(done.stdout + done.stderr)
     return done

@@ -12,14 +12,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from commands import enrich
 
 HOME = Path(__file__).parents[2] / "sample_catalogs" / "home.parquet"
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
-
-
-def enrich(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "enrich", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT | environment)
 
 
 def test_a_shard_that_is_missing_is_exit_code_4(tmp_path: Path, tiny_gpt2: Path) -> None:
