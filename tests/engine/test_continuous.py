@@ -129,6 +129,7 @@ def test_five_hundred_ragged_prompts_have_the_reference_s_tokens(model: torch.nn
     assert len({completion.token_ids for completion in expected}) > 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hidden", "heads"), [(256, 4), (320, 4)])
 def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(
     hidden: int, heads: int, monkeypatch: pytest.MonkeyPatch

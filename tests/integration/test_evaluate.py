@@ -18,6 +18,8 @@ from enrich.finetune.dataset import Loss
 from enrich.product import Attribute, Product
 from enrich.stages import setup
 
+pytestmark = pytest.mark.slow
+
 LAMP = Product(0, "1", "Halden Brass Floor Lamp, 66 in", "Home", (Attribute("Color", "Slate Blue"),), "")
 
 

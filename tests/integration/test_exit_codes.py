@@ -14,6 +14,8 @@ import polars as pl
 import pytest
 from commands import enrich
 
+pytestmark = pytest.mark.slow
+
 HOME = Path(__file__).parents[2] / "sample_catalogs" / "home.parquet"
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 

@@ -16,6 +16,8 @@ from commands import enrich as enrich_command
 
 from enrich.engine.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.slow
+
 GPT2_HOME = "HamidRezaAttar/gpt2-product-description-generator"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

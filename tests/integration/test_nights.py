@@ -23,6 +23,8 @@ from enrich.errors import CatalogError, ConfigError, ReconciliationError, TooMan
 from enrich.stages import setup
 from enrich.status import read_status as status_of
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).parents[2] / "sample_catalogs"
 
 
