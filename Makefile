@@ -98,9 +98,8 @@ fault-test: $(VENV)/.dev ## Let disks, checkpoints, engines, memory and clocks f
 
 coverage: $(VENV)/.dev ## Run the whole test suite and count the lines of enrich that it has run; 90 % are asked for
 	$(BIN)/coverage erase
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n auto --dist worksteal
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --skip-covered --show-missing --fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n $(PROCESSES) --dist worksteal; tests=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report --skip-covered --show-missing --fail-under=90 && exit $$tests
 
 mutation-test: $(VENV)/.dev ## Break every stage on purpose and see that its tests notice
 	$(BIN)/python tests/mutations.py

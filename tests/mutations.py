@@ -1,19 +1,25 @@
 """Break every stage on purpose, one line at a time, and see that its tests notice.
 
-Works on a copy of the tree. Prints a line for each break; exits with 1 if one goes unnoticed or does not fit the code.
+Works on copies of the tree, one for each break that is tried at the same time. The tests that have noticed a break run
+again with nothing broken: one that fails then has noticed nothing, and its break is tried again without it. Prints each
+break with the test that has noticed it; exits with 1 if one goes unnoticed or does not fit the code.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 ROOT = Path(__file__).parent.parent
 COPIED = ("enrich", "tests", "jobs", "sample_catalogs", "docs", "benchmarks")
@@ -46,7 +52,8 @@ MUTATIONS = (
     ),
     Mutation(
         "survey: descriptions that people wrote are written over",
-        "stages/surveyor.py", "VARIANT = 1, 2, 4", "VARIANT = 1, 8, 4", "tests/test_job.py tests/test_survey.py",
+        "stages/surveyor.py", "(marks & DESCRIBED > 0) & (not overwrite)", "(marks & DESCRIBED > 0) & False",
+        "tests/test_survey.py tests/test_job.py",
     ),
     Mutation(
         "keys: the id is not in the key",
@@ -154,11 +161,11 @@ MUTATIONS = (
     Mutation(
         "publish: too many quarantined rows are no reason to withhold",
         "stages/publish.py", "if unusable > config.most_quarantined(rows):", "if False:",
-        "tests/test_job.py tests/test_cli.py",
+        "tests/integration/test_nights.py",
     ),
     Mutation(
         "publish: drift is no reason to withhold",
-        "stages/publish.py", "drift > config.max_drift:", "drift < 0:", "tests/test_job.py tests/output/test_drift.py",
+        "stages/publish.py", "drift > config.max_drift:", "drift < 0:", "tests/integration/test_nights.py",
     ),
     Mutation(
         "output: one that someone has changed counts as intact",
@@ -190,52 +197,103 @@ MUTATIONS = (
 )  # fmt: skip
 
 
-def copied(target: Path) -> None:
+def copied(target: Path) -> Path:
     """Copy what tests need."""
     skipped = shutil.ignore_patterns("__pycache__", "*.enriched.parquet*", ".*")
     for name in COPIED:
         shutil.copytree(ROOT / name, target / name, ignore=skipped)
     for name in FILES:
         shutil.copy(ROOT / name, target / name)
+    return target
 
 
-def outcome(tree: Path, tests: str, processes: str) -> str:
-    """Run tests until one fails; return "noticed", "UNNOTICED", or what kept them from running."""
+def tested(tree: Path, tests: Sequence[str], *options: str) -> tuple[int, str]:
+    """Run tests in a tree; return the exit code and what pytest has said."""
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", processes]
-    done = subprocess.run([*command, *tests.split()], cwd=tree, env=environment, stdout=subprocess.PIPE, check=False)
-    if done.returncode == 0:
-        return "UNNOTICED"
-    if b"\nFAILED " in done.stdout:
-        return "noticed"
-    return f"not run: {done.stdout.decode().splitlines()[-1]}"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
+    done = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def failed_in(said: str) -> list[str]:
+    """Return the tests of which pytest has said that they failed."""
+    return re.findall(r"^FAILED (.+?)(?: - .*)?$", said, re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a break: the test that has noticed it, if any, and what there is to say."""
+
+    mutation: Mutation
+    noticed_by: str | None
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.mutation.what}\n    {self.said}"
+
+
+def verdict_on(mutation: Mutation, tree: Path, failing: Collection[str]) -> Verdict:
+    """Break a tree, run the tests until one fails that is not `failing` anyway, and mend the tree."""
+    file = tree / "enrich" / mutation.file
+    source = file.read_text(encoding="utf-8")
+    if (times := source.count(mutation.before)) != 1:
+        return Verdict(mutation, None, f"stands {times} times in {mutation.file}")
+    file.write_text(source.replace(mutation.before, mutation.after), encoding="utf-8")
+    started = time.monotonic()
+    code, said = tested(tree, mutation.tests.split(), "-x", *(f"--deselect={test}" for test in sorted(failing)))
+    file.write_text(source, encoding="utf-8")
+    seconds = time.monotonic() - started
+    if failed := failed_in(said):
+        return Verdict(mutation, failed[0], f"noticed, {seconds:.0f} s, by {failed[0]}")
+    return Verdict(mutation, None, f"UNNOTICED, {seconds:.0f} s" if code == 0 else f"not run: {said.splitlines()[-1]}")
+
+
+def verdicts_on(mutations: Collection[Mutation], trees: Collection[Path]) -> Iterator[Verdict]:
+    """Yield what becomes of each break, as many at once as there are trees, in the order in which they end."""
+    failing: set[str] = set()
+    idle: SimpleQueue[Path] = SimpleQueue()
+    for tree in trees:
+        idle.put(tree)
+
+    def tried(mutation: Mutation) -> Verdict:
+        tree = idle.get()
+        try:
+            return verdict_on(mutation, tree, failing)
+        finally:
+            idle.put(tree)
+
+    with ThreadPoolExecutor(len(trees)) as executor:
+        while mutations:
+            noticed = []
+            for ended in as_completed([executor.submit(tried, mutation) for mutation in mutations]):
+                if (verdict := ended.result()).noticed_by:
+                    noticed.append(verdict)
+                    print(f"({verdict.said})", flush=True)
+                else:
+                    yield verdict
+            tests = sorted({verdict.noticed_by for verdict in noticed})
+            found = set(failed_in(tested(next(iter(trees)), tests)[1])) if tests else set()
+            yield from (verdict for verdict in noticed if verdict.noticed_by not in found)
+            mutations = [verdict.mutation for verdict in noticed if verdict.noticed_by in found]
+            failing |= found
+    for test in sorted(failing):
+        print(f"fails with nothing broken: {test}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="breaks whose description has this in it")
-    parser.add_argument("--processes", default="auto")
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, help="breaks that are tried at once")
     arguments = parser.parse_args()
-    unnoticed = count = 0
+    mutations = [mutation for mutation in MUTATIONS if arguments.only in mutation.what]
+    count = 0
     with tempfile.TemporaryDirectory() as temporary:
-        tree = Path(temporary)
-        copied(tree)
-        for mutation in MUTATIONS:
-            if arguments.only not in mutation.what:
-                continue
-            file, count = tree / "enrich" / mutation.file, count + 1
-            source = file.read_text(encoding="utf-8")
-            if source.count(mutation.before) != 1:
-                verdict = f"stands {source.count(mutation.before)} times in {mutation.file}"
-            else:
-                file.write_text(source.replace(mutation.before, mutation.after), encoding="utf-8")
-                started = time.monotonic()
-                verdict = f"{outcome(tree, mutation.tests, arguments.processes)}, {time.monotonic() - started:.0f} s"
-                file.write_text(source, encoding="utf-8")
-            unnoticed += not verdict.startswith("noticed")
-            print(f"{verdict:20} {mutation.what}", flush=True)
-    print(f"{count} breaks, {count - unnoticed} noticed")
-    return 1 if unnoticed else 0
+        trees = [copied(Path(temporary) / str(number)) for number in range(arguments.at_once)]
+        for verdict in verdicts_on(mutations, trees):
+            count += verdict.noticed_by is not None
+            print(verdict, flush=True)
+    print(f"{len(mutations)} breaks, {count} noticed")
+    return 0 if count == len(mutations) else 1
 
 
 if __name__ == "__main__":

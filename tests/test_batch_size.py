@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
+import pytest
 
 from enrich.batch_size import rows_at_once
 
@@ -26,6 +27,7 @@ def test_rows_at_once_follow_the_size_of_what_is_read(tmp_path: Path) -> None:
         assert rows_at_once(file, 8192) == 8192
 
 
+@pytest.mark.slow
 def test_one_group_of_long_cells_is_read_in_bounded_memory(tmp_path: Path) -> None:
     # 300 MB of text in a single row group; once it took 1.1 GB to make products of them.
     texts = [f"{row} " + "word " * 20_000 for row in range(3000)]

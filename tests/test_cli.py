@@ -17,20 +17,13 @@ from pathlib import Path
 import click
 import polars as pl
 import pytest
+from commands import enrich
 
 from enrich.cli import main
 from enrich.config import RunConfig
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / "sample_catalogs" / "home.parquet"
-
-
-def enrich(*args: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "enrich", *map(str, args)],
-        capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
-        check=False,
-    )  # fmt: skip
 
 
 def test_help_lists_commands_and_exit_codes_and_each_command_has_an_example() -> None:

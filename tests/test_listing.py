@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pytest
+from commands import enrich
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -210,10 +209,8 @@ def test_no_columns_cost_nothing() -> None:
 
 def test_the_options_are_on_the_command_line(tmp_path: Path, tiny_gpt2: Path) -> None:
     FRAME.write_csv(tmp_path / "shop.csv")
-    command = [sys.executable, "-m", "enrich", "run", "shop.csv", "--model", tiny_gpt2, "--max-new-tokens", "8"]
-    done = subprocess.run(
-        [*command, "--seo", "--channels", "amazon,google"], cwd=tmp_path, capture_output=True, text=True
-    )
+    command = ["run", "shop.csv", "--model", tiny_gpt2, "--max-new-tokens", 8]
+    done = enrich(*command, "--seo", "--channels", "amazon,google", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     columns = pl.read_parquet(tmp_path / "shop.enriched.parquet").columns
     assert {"meta_title", "slug", "amazon_bullets", "google_title"} <= set(columns)

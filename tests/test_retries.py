@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,18 @@ import polars as pl
 import pytest
 
 from enrich.errors import ConfigError, Interrupted
+from enrich.job import Summary
 from enrich.output.quarantine import read_quarantine
 
 HOME = Path(__file__).parent.parent / "sample_catalogs" / "home.parquet"
-# Random weights write some six words, now more, now fewer: about half of the attempts fail.
+# Random weights write some six words in float32, now more, now fewer: about half of the attempts fail.
 RULES = "all=off,too_short=retry,min_words=7"
 CATALOG = pl.DataFrame({"id": [str(n) for n in range(40)], "title": [f"Oak table number {n}" for n in range(40)]})
+
+
+@pytest.fixture
+def enrich(enrich: Callable[..., Summary]) -> Callable[..., Summary]:
+    return partial(enrich, dtype="float32")
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -105,10 +113,13 @@ def test_a_run_broken_off_amid_retries_ends_as_one_that_was_not(enrich, tmp_path
 
 def test_an_old_description_outlives_texts_that_fail(enrich, tmp_path: Path) -> None:
     catalog = CATALOG.with_columns(pl.lit("A table of oak, made by people who know how.").alias("description"))
-    enrich(catalog, rules="all=off,too_short=retry,min_words=90", overwrite=True, max_quarantined="100%")
+    options = {"rules": "all=off,too_short=retry,min_words=90", "overwrite": True, "max_quarantined": "100%"}
+    enrich(catalog, **options)
     for row in rows(tmp_path / "out.parquet"):
         assert row["generation"]["status"] == "quarantined"
         assert row["description"] == "A table of oak, made by people who know how."
+    again = enrich(catalog[::-1], **options)  # nor is it taken for one that a person has edited in the output
+    assert (again.edited, again.kept, again.quarantined) == (0, 0, 40)
 
 
 def test_a_severity_of_quarantine_is_not_tried_again_and_a_flag_is_only_noted(enrich, tmp_path: Path) -> None:

@@ -114,3 +114,15 @@ def test_leaving_rows_out_leaves_the_others_as_they_are(before: list[int], data:
             row.ordinal: row.text for table in left.outcomes(Path(name) / "scratch") for row in read_outcomes(table)
         }
     assert found == {place: f"text {number}" for place, number in enumerate(order) if not done[place]}
+
+
+def test_nothing_is_taken_from_a_file_of_another_version(tmp_path: Path) -> None:
+    publish(tmp_path / "out.parquet", [(1, "generated"), (2, "edited")])
+    wanted = WantedRows(np.arange(2), bytes.fromhex(key(1) + key(2)))
+    taken = {}
+    for version in ("1", "2"):
+        earlier = Earlier()
+        earlier.add_published(tmp_path / "out.parquet", FACTS, version, "description")
+        taken[version] = (earlier.match(wanted, {}).ordinals.tolist(), earlier.num_edited, earlier.notes)
+    told = f"{tmp_path / 'out.parquet'} was written by version 1: none of its texts is reused"
+    assert taken == {"1": ([0, 1], 1, []), "2": ([], 0, [told])}

@@ -66,6 +66,7 @@ def test_when_it_is_left_half_read_arrow_holds_nothing() -> None:
         assert batches.held == 0
 
 
+@pytest.mark.slow
 def test_a_process_may_end_in_the_midst_of_reading(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"id,title\n" + ROW * 20_000_000)
     program = (

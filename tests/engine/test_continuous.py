@@ -165,6 +165,7 @@ def llama_of(hidden: int) -> LlamaForCausalLM:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("make", "hidden"), [(gpt2_of, 256), (gpt2_of, 320), (llama_of, 192)])
 def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(

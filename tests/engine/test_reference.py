@@ -45,6 +45,7 @@ def test_left_padded_batches_equal_single_unpadded_greedy_generation(model: Path
         assert completion == expected
 
 
+@pytest.mark.slow
 def test_batch_size_and_order_do_not_change_a_row(model: Path) -> None:
     requests = make_requests(70)
     whole = run(make_engine(model, SAMPLED), requests, 64)

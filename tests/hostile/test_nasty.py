@@ -24,6 +24,8 @@ from enrich.output import read_facts
 from enrich.output.quarantine import quarantine_path, read_quarantine
 from enrich.stages import setup
 
+pytestmark = pytest.mark.slow
+
 ROWS = nasty.rows()
 FILES = list(nasty.files())
 SCHEMA = pa.schema([(role, pa.string()) for role in nasty.ROLES])

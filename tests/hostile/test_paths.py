@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from commands import enrich as enrich_command
 
 from enrich import RunConfig, job
 from enrich.catalog.formats import open_source
@@ -29,10 +30,7 @@ TABLE = pl.DataFrame({"id": ["1", "2"], "title": ["Lamp", "Vase"]})
 
 def command(*arguments: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the real command; it must not print a traceback, whatever it is given, nor anything that moves a cursor."""
-    done = subprocess.run(
-        [sys.executable, "-m", "enrich", *map(str, arguments)], capture_output=True, text=True, timeout=120, cwd=cwd,
-        errors="surrogateescape", env={**os.environ, "HF_HUB_OFFLINE": "1", **environment}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    done = enrich_command(*arguments, cwd=cwd, **environment)
     assert "Traceback" not in done.stderr
     assert_tame(done.stdout + done.stderr)
     return done
@@ -174,6 +172,7 @@ def test_devices_are_refused(path: str) -> None:
             open_source(Path(path))
 
 
+@pytest.mark.slow
 def test_names_of_columns_can_not_forge_a_log_or_move_a_cursor(tmp_path: Path, tiny_gpt2: Path) -> None:
     names = [
         "title",
@@ -201,6 +200,7 @@ def test_names_of_columns_can_not_forge_a_log_or_move_a_cursor(tmp_path: Path, t
         assert_tame(done.output)
 
 
+@pytest.mark.slow
 def test_lines_without_an_end_are_refused_and_not_read_to_it(tmp_path: Path) -> None:
     # 200 MB that take 1 MB or less: one line of JSON, one of spaces, one cell of CSV.
     head = {
@@ -235,6 +235,7 @@ def test_lines_without_an_end_are_refused_and_not_read_to_it(tmp_path: Path) -> 
         assert int(grown) < 150
 
 
+@pytest.mark.slow
 def test_a_refused_csv_ends_its_process_in_peace(tmp_path: Path) -> None:
     # Arrow's reader is far ahead, in a thread of its own, when the second row is refused.
     with gzip.open(tmp_path / "x.csv.gz", "wb", compresslevel=1) as file:
@@ -302,6 +303,7 @@ SECRETS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_secret_of_the_environment_is_written_or_logged(tmp_path: Path, tiny_gpt2: Path) -> None:
     catalog, output = tmp_path / "catalog.csv", tmp_path / "out.parquet"
     pl.concat([TABLE, pl.DataFrame({"id": ["3"], "title": [""]})]).write_csv(catalog)

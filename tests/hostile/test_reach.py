@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Notes what the interpreter is asked for while a catalog is enriched: files opened, code compiled and run, programs
 # started, names looked up, machines called. What is written in C++ opens files unseen, hence the pipe below.
 PROGRAM = """

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from commands import enrich
 
 from enrich import evaluate as evaluation
 from enrich.engine.loading import load_model
@@ -19,6 +17,8 @@ from enrich.evaluate import _distinct, _figures, _longest_copy, _spans, _Written
 from enrich.finetune.dataset import Loss
 from enrich.product import Attribute, Product
 from enrich.stages import setup
+
+pytestmark = pytest.mark.slow
 
 LAMP = Product(0, "1", "Halden Brass Floor Lamp, 66 in", "Home", (Attribute("Color", "Slate Blue"),), "")
 
@@ -128,10 +128,7 @@ def test_models_side_by_side_by_category(tiny_gpt2: Path, tiny_llama: Path, tmp_
     assert whole.longest_copy_of_all is not None
     assert whole.measured == 3 == sum(part.measured for part in parts)
 
-    command = [sys.executable, "-m", "enrich", "evaluate", str(tiny_gpt2), str(catalog), "--texts", "2", "--json"]
-    command += ["--max-new-tokens", "24"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = enrich("evaluate", tiny_gpt2, catalog, "--texts", 2, "--json", "--max-new-tokens", 24)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[0]["texts"] == 2

@@ -32,6 +32,8 @@ from enrich.finetune.pairs import Pair
 from enrich.finetune.training import train
 from enrich.storage.lock import only_run
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = ["--from-scratch", "test", "--steps", "120", "--evaluate-every", "40", "--batch-size", "32"]
 OPTIONS += ["--learning-rate", "4e-3", "--license", "apache-2.0", "--data-license", "Our own", "--validation"]
 TEMPLATE = "<{{ title | lower }}>"

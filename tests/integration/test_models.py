@@ -12,18 +12,23 @@ from typing import Any
 
 import polars as pl
 import pytest
+from commands import enrich as enrich_command
 
 from enrich.engine.tokenizer import Tokenizer
+
+pytestmark = pytest.mark.slow
 
 GPT2_HOME = "HamidRezaAttar/gpt2-product-description-generator"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def command(*arguments: object, **environment: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    variables = {name: str(value) for name, value in environment.items()}
+    if not any(name.startswith("HF_") for name in variables):
+        return enrich_command(*arguments, **variables)
+    return subprocess.run(  # huggingface_hub reads the environment when it is imported
         [sys.executable, "-m", "enrich", *map(str, arguments)],
-        capture_output=True, text=True, check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in environment.items()}},
+        capture_output=True, text=True, check=False, env={**os.environ, "HF_HUB_OFFLINE": "1", **variables},
     )  # fmt: skip
 
 

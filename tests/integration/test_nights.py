@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from commands import enrich as command
 
 from enrich import RunConfig, job, reuse
 from enrich.engine import continuous
@@ -26,6 +24,8 @@ from enrich.output.quarantine import quarantine_path, read_quarantine
 from enrich.stages import setup
 from enrich.status import read_status as status_of
 from enrich.storage import lock
+
+pytestmark = pytest.mark.slow
 
 SAMPLES = Path(__file__).parents[2] / "sample_catalogs"
 
@@ -401,36 +401,29 @@ def test_shards_of_two_catalogs_are_not_merged(enrich, frame: pl.DataFrame, tmp_
 # As a scheduler sees it: real processes, exit codes, standard output.
 
 
-def enrich_process(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "enrich", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1", **(environment or {})}
-    )
-
-
 def test_exit_codes_of_a_night(frame: pl.DataFrame, tiny_gpt2: Path, tmp_path: Path) -> None:
     catalog = tmp_path / "catalog.csv"
     frame.head(12).write_csv(catalog)
     options = ["--model", str(tiny_gpt2), "--max-new-tokens", "12", "--json"]
     metrics = ["--metrics-file", str(tmp_path / "enrich.prom"), "--exit-code-unchanged", "99"]
-    first = enrich_process("run", str(catalog), *options, *metrics, "--log-format", "json")
+    first = command("run", str(catalog), *options, *metrics, "--log-format", "json")
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout.splitlines()[-1])["generated"] == 12
     assert all({"time", "level", "message"} <= json.loads(line).keys() for line in first.stderr.splitlines())
     assert 'enrich_rows{status="generated"} 12.0' in (tmp_path / "enrich.prom").read_text()
 
-    second = enrich_process("run", *options, *metrics, environment={"ENRICH_CATALOG": str(catalog)})
+    second = command("run", *options, *metrics, ENRICH_CATALOG=str(catalog))
     assert second.returncode == 99, second.stderr
     assert json.loads(second.stdout)["unchanged"] is True
     assert 'enrich_rows{status="reused"} 12.0' in (tmp_path / "enrich.prom").read_text()
     assert "enrich_exit_code 99.0" in (tmp_path / "enrich.prom").read_text()
-    planned = enrich_process("plan", str(catalog), "--shards", "2", *options[:-1], "--exit-code-unchanged", "99")
+    planned = command("plan", str(catalog), "--shards", "2", *options[:-1], "--exit-code-unchanged", "99")
     assert (planned.returncode, json.loads(planned.stdout)) == (99, [])
 
-    state = enrich_process("status", str(tmp_path / "catalog.enriched.parquet"), "--json")
+    state = command("status", str(tmp_path / "catalog.enriched.parquet"), "--json")
     assert json.loads(state.stdout)["state"] == "published"
-    assert enrich_process("status", str(tmp_path / "nothing.parquet")).returncode == 2
-    bad = enrich_process("run", str(catalog), "--max-time", "soon")
+    assert command("status", str(tmp_path / "nothing.parquet")).returncode == 2
+    bad = command("run", str(catalog), "--max-time", "soon")
     assert (bad.returncode, bad.stderr) == (2, "enrich: max_time: 'soon' is no duration such as 2h, 90m or 1h30m\n")
 
     def alerts() -> list[str]:
@@ -440,21 +433,21 @@ def test_exit_codes_of_a_night(frame: pl.DataFrame, tiny_gpt2: Path, tmp_path: P
         ]
 
     success = alerts()[-1]
-    assert enrich_process("run", str(catalog), *metrics, "--max-time", "soon").returncode == 2
+    assert command("run", str(catalog), *metrics, "--max-time", "soon").returncode == 2
     assert alerts() == ["enrich_exit_code 2.0", "enrich_success 0.0", success]
     frame.head(12).with_columns(title=pl.lit("")).write_csv(catalog)
-    withheld = enrich_process("run", str(catalog), *options, *metrics)
+    withheld = command("run", str(catalog), *options, *metrics)
     assert withheld.returncode == 3, withheld.stderr
     assert alerts() == ["enrich_exit_code 3.0", "enrich_success 0.0", success]
     with lock.only_run(tmp_path / "catalog.enriched.parquet"):
-        assert enrich_process("run", str(catalog), *options, *metrics).returncode == 75
+        assert command("run", str(catalog), *options, *metrics).returncode == 75
     assert alerts() == ["enrich_exit_code 75.0", "enrich_success 0.0", success]
     assert 'enrich_rows{status="reused"} 12.0' in (tmp_path / "enrich.prom").read_text()
 
 
 def test_config_says_where_each_value_comes_from(frame: pl.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "enrich.toml").write_text('seed = 7\ntop-k = 5\nattributes = ["Color"]\n')
-    shown = enrich_process("config", str(tmp_path / "c.csv"), "--top-k", "9", environment={"ENRICH_TEMPERATURE": "0.7"})
+    shown = command("config", str(tmp_path / "c.csv"), "--top-k", "9", ENRICH_TEMPERATURE="0.7")
     assert shown.returncode == 0, shown.stderr
     lines = {line.split(" = ")[0]: line.split("#")[-1].strip() for line in shown.stdout.splitlines() if " = " in line}
     assert lines["seed"] == lines["attributes"] == str(tmp_path / "enrich.toml")
@@ -462,6 +455,6 @@ def test_config_says_where_each_value_comes_from(frame: pl.DataFrame, tmp_path: 
     assert lines["temperature"] == "ENRICH_TEMPERATURE"
     assert lines["batch_size"] == "default"
     (tmp_path / "again.toml").write_text(shown.stdout)
-    again = enrich_process("config", str(tmp_path / "c.csv"), "--config", str(tmp_path / "again.toml"))
+    again = command("config", str(tmp_path / "c.csv"), "--config", str(tmp_path / "again.toml"))
     strip = [line.split("#")[0] for line in shown.stdout.splitlines()]
     assert [line.split("#")[0] for line in again.stdout.splitlines()] == strip

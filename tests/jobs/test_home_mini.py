@@ -17,6 +17,8 @@ import written
 
 from enrich.quality.words import colors_in, head_noun
 
+pytestmark = pytest.mark.slow
+
 JOB = Path(corpus.__file__).parent
 OPENER = "Calling all stargazers!"
 SECOND = "This walnut nightstand keeps a lamp and a book within reach of the bed, and hides what else there is."
