@@ -36,8 +36,8 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 class Evaluation:
     """Figures of one model on one catalog, or on one category of it. Shares are of its texts; None: nothing to count.
 
-    unusable is the share of the rows for which it wrote no text of use, none or not one sentence; the other shares are of
-    the `texts` that are left, so that a model with many such rows is worse than they say.
+    unusable is the share of the rows for which it wrote no text of use, none or not one sentence; the other shares are
+    of the `texts` that are left, so that a model with many such rows is worse than they say.
     measured is the number of the catalog's own descriptions that the loss is over, in nats per token, end-of-text among
     them; bits_per_byte and perplexity_per_byte are comparable across tokenizers. distinct_n is the number of different
     n-grams of words over all texts divided by that of all n-grams (Li et al. 2016). says_given is the share of the
