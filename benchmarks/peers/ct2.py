@@ -25,8 +25,12 @@ def load(_: str, directory: Path, dtype: str, threads: int) -> Peer:
             asked = [job.new_tokens[row] for row in rows]
             longest, ragged = max(asked), len(set(asked)) > 1
 
-            def enough(step: ctranslate2.GenerationStepResult, asked: list[int] = asked) -> bool:
-                return step.step + 1 >= asked[step.batch_id]
+            # Steps count from the end of the batch's shortest prompt.
+            shortest = min(len(job.prompts[row]) for row in rows)
+            last = [len(job.prompts[row]) - shortest + job.new_tokens[row] - 1 for row in rows]
+
+            def enough(step: ctranslate2.GenerationStepResult, last: list[int] = last) -> bool:
+                return step.step >= last[step.batch_id]
 
             results = generator.generate_batch(
                 [[names[token] for token in job.prompts[row]] for row in rows],

@@ -16,6 +16,8 @@ from transformers import (
     TextGenerationPipeline,
 )
 
+_PAGE, _BATCH_TOKENS = 64, 2048  # of continuous batching: positions in a block, and those that are computed at once
+
 
 def load(name: str, directory: Path, dtype: str, threads: int) -> Peer:
     torch.set_num_threads(threads)
@@ -99,7 +101,13 @@ def _generate_batch(model: Any) -> Run:
 
     def run(job: Job) -> list[int]:
         lengths = [0] * len(job.prompts)
-        config = ContinuousBatchingConfig(max_requests_per_batch=job.batch, allow_block_sharing=False)
+        # On a CPU it would take nearly all of the machine's memory, so its cache is sized for the rows that it has.
+        rows = zip(job.prompts, job.new_tokens, strict=True)
+        config = ContinuousBatchingConfig(
+            max_requests_per_batch=job.batch, allow_block_sharing=False, page_size=_PAGE,
+            max_batch_tokens=_BATCH_TOKENS,
+            num_blocks=sum(-(-(len(prompt) + most) // _PAGE) for prompt, most in rows) + 1,
+        )  # fmt: skip
         with model.continuous_batching_context_manager(
             generation_config=_sampling(job, job.limit), continuous_batching_config=config
         ) as manager:
