@@ -13,7 +13,7 @@ def load(_: str, directory: Path, dtype: str, threads: int) -> Peer:
     converted = directory.with_name(f"{directory.name}.ctranslate2")
     if not converted.is_dir():
         raise FileNotFoundError(f"{converted}: not converted")
-    kind = {"float32": "float32", "bfloat16": "int8"}.get(dtype, dtype)  # of 16 bits it has none on most CPUs
+    kind = {"float32": "float32", "bfloat16": "int8"}.get(dtype, dtype)  # int8 stands beside 16 bits
     generator = ctranslate2.Generator(str(converted), device="cpu", compute_type=kind, intra_threads=threads)
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     names = [tokenizer.id_to_token(number) for number in range(tokenizer.get_vocab_size())]

@@ -10,7 +10,7 @@ import openvino_genai as genai
 from job import TEMPERATURE, TOP_K, Job, Peer
 
 _CACHE_GIB = 2
-_BATCHED_TOKENS = 2048  # that go through the model at once, prompts' and new ones; its default of 256 is slower
+_BATCHED_TOKENS = 2048  # that go through the model at once, prompts' and new ones; not tuned
 
 
 def load(name: str, directory: Path, dtype: str, threads: int) -> Peer:
