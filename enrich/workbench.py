@@ -13,6 +13,7 @@ from enrich.categories import Categories, Category
 from enrich.config import RunConfig
 from enrich.engine.choice import make_engine
 from enrich.engine.files import ModelFiles, find_model
+from enrich.engine.forward import Forward, forward_of
 from enrich.engine.loading import load_model, pick_device, pick_dtype
 from enrich.engine.protocol import EngineStats, Request, SamplingParams
 from enrich.engine.stopping import cut_at
@@ -71,6 +72,10 @@ class Workbench:
         return load_model(self.files, self._device, pick_dtype("auto", self._device))
 
     @cached_property
+    def _forward(self) -> Forward | None:
+        return forward_of(self._model)
+
+    @cached_property
     def _wordings(self) -> dict[Category, Wording]:
         return wordings(self.categories, chat=bool(self._config.chat))
 
@@ -103,7 +108,7 @@ class Workbench:
         """Yield the text so far after each token, and in the end the draft."""
         request = self._request(prompt, product, params, seed, attempt)
         token_ids: list[int] = []
-        for token in stream(self._model, self._tokenizer, request, params):
+        for token in stream(self._model, self._tokenizer, request, params, self._forward):
             token_ids.append(token)
             yield self._decoded(prompt, request, token_ids, params)
         most = min(params.max_new_tokens, request.max_new_tokens or params.max_new_tokens)

@@ -237,7 +237,7 @@ def test_a_template_file_is_read_and_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"t\.j2.*'titel' is undefined"):
         read_template(file)
     file.write_bytes(b"\xff{{ title }}")
-    with pytest.raises(ConfigError, match=r"t\.j2: can't be read"):
+    with pytest.raises(ConfigError, match=r"t\.j2: is not UTF-8"):
         read_template(file)
     with pytest.raises(ConfigError, match=r"none\.j2: can't be read"):
         read_template(tmp_path / "none.j2")

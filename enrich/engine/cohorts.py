@@ -355,6 +355,17 @@ class CohortBatch:
                 return
             yield from self._step()
 
+    @torch.inference_mode()
+    def stream(self, request: Request) -> Iterator[int]:
+        """Yield the tokens of one text as they are drawn."""
+        self._admit(Waiting([request]), 1)
+        cohort, told = self._cohorts[0], 0
+        while self._cohorts:
+            done = list(self._step())
+            tokens = done[0][1].token_ids if done else cohort.generated[0, : cohort.drawn].tolist()
+            yield from tokens[told:]
+            told = len(tokens)
+
     def _admit(self, waiting: Waiting, most: int) -> None:
         limit = self._params.max_new_tokens
         # The rows of a cohort are about equally long, and those that begin alike lie together.

@@ -12,17 +12,28 @@ from typing import Any
 import torch
 
 from enrich.engine import sampling
+from enrich.engine.cohorts import CohortBatch
+from enrich.engine.forward import Forward
 from enrich.engine.loading import take_over
-from enrich.engine.protocol import Request, SamplingParams
+from enrich.engine.pool import Pool
+from enrich.engine.protocol import EngineStats, Request, SamplingParams
 from enrich.engine.stopping import StopStrings
 from enrich.engine.tokenizer import Tokenizer
 
 
 @torch.inference_mode()
-def stream(model: Any, tokenizer: Tokenizer, request: Request, params: SamplingParams) -> Iterator[int]:
-    """Yield the tokens of a text as they are drawn, the end-of-text token left out."""
+def stream(
+    model: Any, tokenizer: Tokenizer, request: Request, params: SamplingParams, forward: Forward | None
+) -> Iterator[int]:
+    """Yield the tokens of a text as they are drawn, the end-of-text token left out.
+
+    `forward` is the model's own pass, as `forward_of` gives it.
+    """
     ends = set(take_over(model, tokenizer.end_token_id))
     stops = StopStrings.of(tokenizer, params)
+    if forward is not None:
+        yield from CohortBatch(forward, Pool(), params, EngineStats(), ends, 1, stops).stream(request)
+        return
     device = model.device
     input_ids = torch.tensor([request.prompt_token_ids], device=device)
     seeds, attempts = (torch.tensor([number], device=device) for number in (request.seed, request.attempt))

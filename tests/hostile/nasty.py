@@ -178,7 +178,7 @@ def _odd_csv() -> Iterator[NastyFile]:
     yield NastyFile("members.csv.gz", gzip.compress(text.encode()[:9]) + gzip.compress(text.encode()[9:]), _TITLES)
     yield NastyFile("misnamed.tsv", text.encode(), _TITLES)
     yield NastyFile("one-row.csv", b"title\nLamp", ("Lamp",))
-    yield NastyFile("header-only.csv", b"id,title,color\n", ())
+    yield NastyFile("header-only.csv", b"id,title,color\n", refusal="has no rows")
     yield NastyFile("blank-lines.csv", b"\n\nid,title\n\n1,Lamp\n\n\n", ("Lamp",))
     yield NastyFile("dots.csv", b"title,description,description.1,a.b.c\nLamp,,old,x\n", ("Lamp",))
     yield NastyFile("nameless.csv", b"id,title,\n1,Lamp,x\n", ("Lamp",))
@@ -327,7 +327,7 @@ def _parquet() -> Iterator[NastyFile]:
     yield NastyFile("checked.parquet", written(plain, write_page_checksum=True, write_page_index=True), tuple(titles))
     yield NastyFile("no-stats.parquet", written(plain, write_statistics=False, store_schema=False), tuple(titles))
     yield NastyFile("misnamed.csv", written(plain), tuple(titles))
-    yield NastyFile("header-only.parquet", written(plain.slice(0, 0)), ())
+    yield NastyFile("header-only.parquet", written(plain.slice(0, 0)), refusal="has no rows")
     yield NastyFile("types.parquet", written(typed_table()), ("Lamp", None))
     for kind in (pa.large_string(), pa.string_view(), pa.binary()):
         table = pa.table({"title": pa.array(["Lamp", "Vase"]).cast(pa.binary() if kind == pa.binary() else kind)})

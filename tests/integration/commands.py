@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def _run(arguments: Sequence[str], cwd: str, variables: dict[str, str], out: str
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
+    time.tzset()
     from enrich.cli import main
 
     main(list(arguments), prog_name="enrich")

@@ -323,7 +323,7 @@ def no_manifest(bench: Bench, change: Callable[[bytes], bytes]) -> str:
 # Engines, memory, clocks
 
 
-@case("an engine that throws", fault="throws", options={"step": 60}, code=1, says="device lost")
+@case("an engine that throws", fault="throws", options={"step": 30}, code=1, says="device lost")
 @case(
     "an engine that returns too few rows",
     short=False,
@@ -333,19 +333,19 @@ def no_manifest(bench: Bench, change: Callable[[bytes], bytes]) -> str:
     says="has no outcome",
 )
 @case(
-    "scores that are not numbers", fault="gives_no_numbers", options={"step": 60, "value": math.nan}, code=2, says="NaN"
+    "scores that are not numbers", fault="gives_no_numbers", options={"step": 30, "value": math.nan}, code=2, says="NaN"
 )
 @case(
     "scores without end",
     short=False,
     fault="gives_no_numbers",
-    options={"step": 60, "value": math.inf},
+    options={"step": 30, "value": math.inf},
     code=2,
     says="NaN",
 )
 @case(
     "out of memory again and again", short=False,
-    fault="out_of_memory", options={"step": 60, "kind": "allocator", "times": 1 << 60}, code=75, says="out of memory",
+    fault="out_of_memory", options={"step": 30, "kind": "allocator", "times": 1 << 60}, code=75, says="out of memory",
 )  # fmt: skip
 @case(
     "out of memory while publishing", short=False,
@@ -374,7 +374,7 @@ def no_room_for_the_model(bench: Bench) -> str:
 def out_of_memory(bench: Bench, kind: str) -> str:
     night = bench.nights.anew
     with night.place() as out:
-        options = {"step": 30, "kind": kind}
+        options = {"step": 20, "kind": kind}
         ended = bench.nights.run(out, night.arguments, fault="out_of_memory", fault_options=options)
         assert ended.code == 0, ended.log
         State.read(out).check(night.expected)
@@ -406,7 +406,7 @@ def hangs(bench: Bench) -> str:
         signals = [(3.0 + 2 * night.seconds, signal.SIGTERM), (1.3, signal.SIGTERM)]
         bench.fails(
             night, out, -signal.SIGTERM, "once more to stop at once",
-            fault="hangs", fault_options={"step": 60}, signals=signals,
+            fault="hangs", fault_options={"step": 30}, signals=signals,
         )  # fmt: skip
         bench.resumes(night, out)
     return "ends at the second signal; rerun complete"
@@ -416,7 +416,7 @@ def hangs(bench: Bench) -> str:
 def hangs_past_its_time(bench: Bench) -> str:
     night = bench.nights.anew
     with night.place() as out:
-        options = {"step": 60, "stuck_seconds": 1.0}
+        options = {"step": 30, "stuck_seconds": 1.0}
         bench.fails(
             night, out, 75, "time is up", "--max-time", "2s",
             fault="hangs", fault_options=options, signals=[(60.0, signal.SIGKILL)],
