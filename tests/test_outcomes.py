@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.generation import Generation, Outcome
@@ -22,6 +22,7 @@ def test_a_table_has_every_field_of_an_outcome() -> None:
     assert table([]).schema == OUTCOME_SCHEMA
 
 
+@settings(deadline=None)  # machines may be busy
 @given(st.sets(st.integers(0, 60)), st.randoms(use_true_random=False), st.lists(st.integers(0, 70), max_size=6))
 def test_rows_come_in_order_however_they_are_spread_over_tables(ordinals: set[int], draw, ends: list[int]) -> None:
     parts: list[list[int]] = [[] for _ in range(draw.randint(1, 5))]
