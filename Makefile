@@ -36,7 +36,8 @@ status: $(VENV)/.core ## Show how far the run is that writes a file: make status
 
 nightly: $(VENV)/.core ## Run the nightly job once, as cron would: make nightly CATALOG=file [OUT=file]
 	@test -n "$(CATALOG)" || { echo "make nightly CATALOG=file [OUT=file]"; exit 2; }
-	jobs/nightly.sh "$(CATALOG)" $(if $(OUT),-o "$(OUT)")
+	@jobs/nightly.sh "$(CATALOG)" $(if $(OUT),-o "$(OUT)")
+	@echo "The end of its log, $${NIGHTLY_LOG:-logs/nightly.log}:"; tail -n 3 "$${NIGHTLY_LOG:-logs/nightly.log}"
 
 demo: $(VENV)/.demo ## Serve the live demo on this machine: make demo [MODEL=name]
 	$(BIN)/enrich demo $(if $(MODEL),--model "$(MODEL)")

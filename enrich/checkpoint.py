@@ -279,6 +279,15 @@ def listed_parts(directory: Path) -> list[str]:
     return [part.name for part in listed]
 
 
+def rows_listed(manifest: bytes, name: str) -> int:
+    """Return how many rows stand in the parts that a manifest with this content lists; 0 if it is none."""
+    try:
+        _, listed, _ = _parse_manifest(manifest, name)
+    except CheckpointMismatch:
+        return 0
+    return sum(part.rows for part in listed)
+
+
 def last_commit(directory: Path) -> float | None:
     """Return when rows were last committed, in seconds since 1970; None if none were."""
     try:
@@ -299,8 +308,12 @@ def _hash(path: Path) -> str:
 
 def _read_manifest(manifest: Path) -> tuple[dict[str, Any], list[_Part], int]:
     """Return the header, the parts listed in whole lines, and how many bytes those lines take."""
+    return _parse_manifest(manifest.read_bytes(), str(manifest))
+
+
+def _parse_manifest(content: bytes, manifest: str) -> tuple[dict[str, Any], list[_Part], int]:
     hint = "drop the checkpoint with --restart"
-    lines = manifest.read_bytes().splitlines(keepends=True)
+    lines = content.splitlines(keepends=True)
     try:
         header = json.loads(lines[0])
         header_format = header["format"]

@@ -5,6 +5,9 @@ The commands are in `enrich.commands`; what they work with is imported when one 
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -58,6 +61,10 @@ class _Commands(click.Group):
             click.echo(f"enrich: {tame(str(error))}", err=True)
             ctx.exit(exit_code_of(error))
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                # Silently, as other commands end before `head`; and Python is not to try once more at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                ctx.exit(128 + signal.SIGPIPE)
             where = f"{error.filename}: " if error.filename else ""
             click.echo(f"enrich: {tame(f'{where}{error.strerror or error}')}", err=True)
             ctx.exit(exit_code_of(error))
@@ -71,6 +78,16 @@ class _Commands(click.Group):
                 "enrich: that was unexpected; committed rows are safe, the same command goes on from them", err=True
             )
             ctx.exit(exit_code_of(error))
+
+
+def _nobody_reads() -> bool:
+    """Say whether what is printed goes into a pipe whose other end was closed."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no file, such as a test's
+        return False
 
 
 @contextmanager

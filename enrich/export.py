@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from enrich.batch_size import rows_at_once
 from enrich.errors import CatalogError, ConfigError
-from enrich.output import facts_or_none
+from enrich.output import facts_or_none, why_no_output
 from enrich.storage.durable import aside
 
 KINDS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".parquet")
@@ -36,7 +36,7 @@ def export(output: Path, file: Path, *, statuses: Collection[str] = (), generati
     if file.resolve() == output.resolve():
         raise ConfigError(f"{file}: is the enriched file itself, which the next run needs as it is")
     if not facts_or_none(output):
-        raise CatalogError(f"{output}: not written by `enrich run`; name the Parquet file that it has written")
+        raise CatalogError(why_no_output(output))
     with pq.ParquetFile(output) as source:
         schema = _flat_schema(source.schema_arrow, generation)
         batches = _batches(source, statuses, generation)

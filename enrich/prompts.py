@@ -41,6 +41,11 @@ _REFUSED_METHODS = frozenset({"center", "expandtabs", "format", "format_map", "l
 _MOST_TURNS = 1_000  # of a loop; a product has 24 attributes at most
 _MOST_COPIES = 100  # of what the row says, in one variable: `set x = x ~ x` thirty times over is a gigabyte
 
+_KNOWN = (
+    "it can use title, category, id and attributes, any of them empty save the title; attributes are a list:"
+    " {% for a in attributes %}{{ a.name }}: {{ a.value }} {% endfor %}"
+)
+
 Encode = Callable[[Sequence[str], Sequence[str]], list[list[int]]]
 """Texts, and what a chat model is told before each, to token ids; special tokens in the texts read as plain text."""
 
@@ -250,7 +255,7 @@ def render(template: Template, product: Product) -> str:
     except Exception as error:
         raise ConfigError(
             f"template {template.name} fails for {product.title!r} with {len(product.attributes)} attributes: {error};"
-            " it can use title, category, id and attributes (name, value), any of them empty save the title"
+            f" {_KNOWN}"
         ) from error
 
 

@@ -91,15 +91,21 @@ class Earlier:
     def add_published(self, path: Path, facts: Mapping[str, Any], version: str, text_column: str) -> None:
         """Take in a file that a run has published, `facts` being what it says of itself.
 
-        One that can't be trusted is left out, with a note.
+        One that can't be trusted is left out, with a note; of another version's, only what a person has written stays.
         """
         try:
             with pq.ParquetFile(path, pre_buffer=False) as file:
                 schema = file.schema_arrow
-            reason = _distrust(schema, facts, version, text_column)
+            reason = _distrust(schema, facts, text_column)
             if reason is None:
                 id_column = facts["roles"].get("id")
-                self._add(path, text_column, id_column if id_column in schema.names else None, published=True)
+                id_column = id_column if id_column in schema.names else None
+                ours = facts["versions"]["enrich"] == version
+                self._add(path, text_column, id_column, published=True, only_edited=not ours)
+                if not ours:
+                    stay = f"{self.num_edited:,} edited texts stay, the others" if self.num_edited else "they"
+                    written = f"{path} has the texts of version {facts['versions']['enrich']}"
+                    self.notes.append(f"{written}: {stay} are generated anew by {version}")
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             reason = f"can't be read ({error})"
         if reason is not None:
@@ -113,13 +119,15 @@ class Earlier:
             except (OSError, pa.ArrowException, ValueError) as error:
                 self.notes.append(f"{path} can't be read ({error}): its texts are generated anew")
 
-    def _add(self, path: Path, text_column: str, id_column: str | None, *, published: bool) -> None:
+    def _add(
+        self, path: Path, text_column: str, id_column: str | None, *, published: bool, only_edited: bool = False
+    ) -> None:
         source = _Source(path, text_column, id_column, self.num_rows, published)
         columns = [text_column, "generation", *([id_column] if id_column else [])]
         frames, edited_keys, edited_ids, end = [], {}, {}, self.num_rows
         for position, batch in source.batches(columns):
             frame, edited = _usable(source, position, batch)
-            frames.append(frame)
+            frames.append(frame.filter(frame["position"].is_in(list(edited.values()))) if only_edited else frame)
             edited_keys.update(edited)
             if id_column:
                 ids = batch.column(id_column)
@@ -166,12 +174,10 @@ class Earlier:
         return Carried(self._sources, ordinals[order], positions[order], written_over)
 
 
-def _distrust(schema: pa.Schema, facts: Mapping[str, Any], version: str, text_column: str) -> str | None:
-    """Say why a file's texts can't be taken for those of a run of this version, if so."""
+def _distrust(schema: pa.Schema, facts: Mapping[str, Any], text_column: str) -> str | None:
+    """Say why a file's texts can't be taken for those of a run, if so."""
     if not facts:
         return "was not written by `enrich run`"
-    if facts["versions"]["enrich"] != version:
-        return f"was written by version {facts['versions']['enrich']}"
     if "generation" not in schema.names or schema.field("generation").type != GENERATION_TYPE:
         return "has no column 'generation' of this version's form"
     if text_column not in schema.names or not (

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich.checkpoint import MANIFEST, PROGRESS, last_commit
+from enrich.checkpoint import MANIFEST, PROGRESS, last_commit, rows_listed
 from enrich.errors import CatalogError
 from enrich.output import facts_of, facts_or_none
 from enrich.staging import CHECKPOINT, LEFT_BEHIND
@@ -49,7 +49,7 @@ def read_status(output: Path) -> Status:
     begun = checkpoint.is_dir() or output.with_name(f"{output.name}.checkpoint.old").is_dir()
     if not (running or begun or output.is_file()):
         raise CatalogError(f"{output}: neither published nor begun")
-    progress = _read_json(checkpoint / PROGRESS)
+    progress = _as_dict(_read(checkpoint / PROGRESS))
     committed = last_commit(checkpoint)
     facts = facts_or_none(output)
     return Status(
@@ -57,7 +57,7 @@ def read_status(output: Path) -> Status:
         state=RUNNING if running else INTERRUPTED if begun else PUBLISHED,
         holder=str(holder(output)) if running and holder(output) else None,
         rows=progress.get("rows"),
-        done=progress.get("done"),
+        done=_done(progress, _read(checkpoint / MANIFEST)),
         tokens_per_second=progress.get("tokens_per_second"),
         seconds_left=progress.get("seconds_left") if running else None,
         last_commit=datetime.fromtimestamp(committed, UTC).isoformat(timespec="seconds") if committed else None,
@@ -85,7 +85,7 @@ def read_remote_status(output: str) -> Status:
         facts = facts_of(pq.ParquetFile(found)) if found else {}
     except (OSError, ValueError, pa.ArrowException):
         facts = {}
-    told = remote.read(directory / PROGRESS)
+    told, manifest = remote.read(directory / PROGRESS), remote.read(directory / MANIFEST)
     progress = _as_dict(told[0]) if told else {}
     committed = max((entry.last_modified for entry in entries if entry.url.key.endswith(".parquet")), default=None)
     return Status(
@@ -93,7 +93,7 @@ def read_remote_status(output: str) -> Status:
         state=RUNNING if by else INTERRUPTED if begun else PUBLISHED,
         holder=str(by) if by else None,
         rows=progress.get("rows"),
-        done=progress.get("done"),
+        done=_done(progress, manifest[0] if manifest else b""),
         tokens_per_second=progress.get("tokens_per_second"),
         seconds_left=progress.get("seconds_left") if by else None,
         last_commit=committed.isoformat(timespec="seconds") if committed else None,
@@ -102,11 +102,17 @@ def read_remote_status(output: str) -> Status:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _done(progress: dict[str, Any], manifest: bytes) -> int | None:
+    """Return how many rows are done: at least those committed, of which a killed run may have told nothing."""
+    told = progress.get("done")
+    return max(told, rows_listed(manifest, MANIFEST)) if isinstance(told, int) else None
+
+
+def _read(path: Path) -> bytes:
     try:
-        return _as_dict(path.read_bytes())
+        return path.read_bytes()
     except OSError:
-        return {}
+        return b""
 
 
 def _as_dict(content: bytes) -> dict[str, Any]:

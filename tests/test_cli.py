@@ -16,6 +16,8 @@ from pathlib import Path
 
 import click
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from commands import enrich
 
@@ -216,13 +218,28 @@ def test_a_second_run_exits_75_while_the_first_one_holds_the_output(tmp_path: Pa
         ("check c.csv --max-failing lots", "enrich: max_failing = 'lots': must be like 25 or 2%"),
         ("rum c.csv", "enrich: No such command 'rum'. Did you mean 'run'?; see `enrich --help`"),
         ("show c.csv", "enrich: c.csv: not written by `enrich run`; name the Parquet file that it has written"),
+        (
+            "show c.parquet",
+            "enrich: c.parquet: holds what a run has changed (--changes); name the enriched file itself",
+        ),
         ("export c.csv x.csv", "enrich: c.csv: not written by `enrich run`; name the Parquet file that it has written"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(command: str, line: str, tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("title\nOak table\n")
+    pq.write_table(pa.table({"change": ["added"], "title": ["Oak table"]}), tmp_path / "c.parquet")
     done = enrich(*command.split(), cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line + "\n")
+
+
+def test_nothing_is_told_of_a_reader_who_has_seen_enough(tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("title\nOak table\n")
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "enrich", "config", "c.csv"]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, cwd=tmp_path, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_the_bare_command_shows_its_help() -> None:

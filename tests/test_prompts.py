@@ -82,7 +82,11 @@ def test_useful_templates_compile(source: str) -> None:
         ("{{ title }}\n\n{% for a in %}", "line 3: "),
         ("{{ title }}\n{% nonsense %}", "line 2: Encountered unknown tag 'nonsense'"),
         ("{{ title | nonsense }}", "line 1: No filter named 'nonsense'"),
-        ("{{ title }} {{ brand }}", "'brand' is undefined; it can use title, category, id and attributes"),
+        (
+            "{{ title }} {{ brand }}",
+            "'brand' is undefined; it can use title, category, id and attributes, any of them empty save the title;"
+            " attributes are a list: {% for a in attributes %}{{ a.name }}: {{ a.value }} {% endfor %}",
+        ),
         ("{{ title }}{% if false %}{% else %}{{ brand }}{% endif %}", "'brand' is undefined"),
         ("{{ title }}{% for a in attributes %}{{ a.colour }}{% endfor %}", "has no attribute 'colour'"),
         ("{{ title }} {{ description }}", "'description' is undefined"),

@@ -116,13 +116,20 @@ def test_leaving_rows_out_leaves_the_others_as_they_are(before: list[int], data:
     assert found == {place: f"text {number}" for place, number in enumerate(order) if not done[place]}
 
 
-def test_nothing_is_taken_from_a_file_of_another_version(tmp_path: Path) -> None:
-    publish(tmp_path / "out.parquet", [(1, "generated"), (2, "edited")])
-    wanted = WantedRows(np.arange(2), bytes.fromhex(key(1) + key(2)))
+def test_of_a_file_of_another_version_only_what_a_person_wrote_is_taken(tmp_path: Path) -> None:
+    publish(tmp_path / "out.parquet", [(1, "generated"), (2, "edited"), (3, "reused"), (4, "edited")])
+    wanted = WantedRows(np.arange(4), b"".join(bytes.fromhex(key(number)) for number in (1, 2, 3, 9)))
     taken = {}
     for version in ("1", "2"):
         earlier = Earlier()
         earlier.add_published(tmp_path / "out.parquet", FACTS, version, "description")
-        taken[version] = (earlier.match(wanted, {}).ordinals.tolist(), earlier.num_edited, earlier.notes)
-    told = f"{tmp_path / 'out.parquet'} was written by version 1: none of its texts is reused"
-    assert taken == {"1": ([0, 1], 1, []), "2": ([], 0, [told])}
+        position = earlier.edited_position("p4")  # its product has another key by now
+        assert position is not None
+        carried = earlier.match(wanted, {3: position})
+        found = [row for table in carried.outcomes(tmp_path / "scratch") for row in read_outcomes(table)]
+        taken[version] = ([(row.ordinal, row.text) for row in found], earlier.notes)
+    edited = [(1, "a person's 2"), (3, "a person's 4")]
+    assert taken["1"] == (sorted([(0, "text 1"), (2, "text 3"), *edited]), [])
+    path = tmp_path / "out.parquet"
+    told = f"{path} has the texts of version 1: 2 edited texts stay, the others are generated anew by 2"
+    assert taken["2"] == (edited, [told])

@@ -84,7 +84,7 @@ def status(output: Path | str, as_json: bool) -> None:
         click.echo(json.dumps(dataclasses.asdict(found)))
         return
     click.echo(f"{found.output}: {found.state}" + (f" by {found.holder}" if found.holder else ""))
-    if found.rows is not None:
+    if found.rows is not None and found.done is not None:
         speed = f", {found.tokens_per_second:,.0f} tokens/s" if found.tokens_per_second else ""
         left = f", about {duration(found.seconds_left)} left" if found.seconds_left is not None else ""
         click.echo(f"  {found.done:,} of {found.rows:,} rows to do are done{speed}{left}")

@@ -219,6 +219,17 @@ def facts_or_none(path: Path) -> dict[str, Any]:
         return {}
 
 
+def why_no_output(path: Path) -> str:
+    """Return what to tell of a file that has no run-wide facts."""
+    try:
+        columns = pq.read_schema(path).names if path.is_file() else []
+    except (OSError, pa.ArrowException):
+        columns = []
+    if columns[:1] == ["change"]:
+        return f"{path}: holds what a run has changed (--changes); name the enriched file itself"
+    return f"{path}: not written by `enrich run`; name the Parquet file that it has written"
+
+
 def read_texts(path: Path, most: int) -> list[tuple[str, str]]:
     """Return (title, text) of some rows of an enriched file whose text a model wrote, in any night, spread over it.
 
@@ -228,7 +239,7 @@ def read_texts(path: Path, most: int) -> list[tuple[str, str]]:
 
     facts = facts_or_none(path)
     if not facts:
-        raise CatalogError(f"{path}: not written by `enrich run`; name the Parquet file that it has written")
+        raise CatalogError(why_no_output(path))
     title, text = facts["roles"]["title"], facts["config"]["output_column"]
     generated = pl.col("generation").struct.field("status").is_in([GENERATED, REUSED])
     frame = (

@@ -40,6 +40,7 @@ from enrich.quality import Rulebook, clean_text
 from enrich.rulebooks import rulebooks
 from enrich.timing.clock import Deadline
 from enrich.timing.usage import Meter
+from enrich.wishes import WISHES_FILE
 from enrich.wordings import wordings
 
 if TYPE_CHECKING:
@@ -245,7 +246,9 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     if config.device not in ("auto", "cpu") and not config.ray:
         pick_device(config.device)  # it may be missing, which is to be told even if nothing turns out to be changed
     deadline = Deadline(config.seconds_left())
-    if template is None and files.template is not None:
+    if template is not None and files.template is not None:
+        log.warning("%s", _not_its_own(config.template or "", files))
+    elif template is None and files.template is not None:
         template = files.template
         compile_template(template, f"of model {files.name}")
     categories = Categories(template, Path(config.categories) if config.categories else None)
@@ -255,6 +258,16 @@ def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:
     if twins := _alike(output_schema(run.published_schema, config.output_column).names):
         log.warning("%s: columns that differ in capitals alone are one to SQL: %s", config.catalog, ", ".join(twins))
     return run
+
+
+def _not_its_own(template: str, files: ModelFiles) -> str:
+    """Return what to tell of a template beside a model that was trained on another."""
+    own = files.directory / WISHES_FILE
+    where = f"; that is in {own}" if own.is_file() else ""
+    return (
+        f"--template {template}: model {files.name} was made for a template of its own{where}. Asked in another way it"
+        " may write nonsense: read some texts first (--limit 20)"
+    )
 
 
 def _under_the_catalog_s_name(catalog: Catalog, config: RunConfig) -> RunConfig:

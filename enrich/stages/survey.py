@@ -70,7 +70,7 @@ def survey_catalog(run: Run, checkpoint: Checkpoint) -> Survey:
     is_waiting = ~keeps & ~is_done
     is_waiting[carried.ordinals] = False
     log.info(
-        "%s rows: %s to do, %s found from before, %s keep their description",
+        "%s rows: %s to do, %s reused, %s keep their description",
         *(f"{number:,}" for number in (len(marks), len(wanted) - len(carried), len(carried), int(keeps.sum()))),
     )
     return Survey(marks, keeps, wanted, carried, np.flatnonzero(is_waiting))

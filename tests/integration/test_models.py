@@ -130,6 +130,16 @@ def test_chat_for_a_model_without_a_chat_template_is_refused(catalog: Path, tiny
     assert line == f"enrich: --chat: model {tiny_gpt2} has no chat template; leave it out"
 
 
+def test_another_template_than_the_model_s_own_is_warned_of(catalog: Path, model: Path) -> None:
+    (model / "enrich.toml").write_text('template = "{{ title }}:"\n')
+    (catalog.parent / "own.j2").write_text("Praise the {{ title }}!")
+    options = ["--model", model, "--template", catalog.parent / "own.j2"]
+    for words in (("plan", catalog), ("run", catalog, "--max-new-tokens", 4)):
+        told = command(*words, *options).stderr
+        assert f"model {model} was made for a template of its own; that is in {model / 'enrich.toml'}" in told
+        assert "of its own" not in command(*words, "--model", model).stderr
+
+
 def test_flag_before_environment_before_file_before_the_model_s_wishes(catalog: Path, model: Path) -> None:
     (model / "enrich.toml").write_text(
         'template = "{{ title }}"\nmax_new_tokens = 11\n[sampling]\ntemperature = 0.11\ntop_k = 11\ntop_p = 0.11\n'
