@@ -141,10 +141,10 @@ def merge(
         check_metrics(metrics_file)
         summary = job.merge(output, changes)
     note_ending(metrics_file, 0, summary.seconds, summary)
-    _report(summary, as_json, quiet)
+    _report(summary, as_json, quiet, with_speed=False)  # its seconds are not those in which the texts were written
 
 
-def _report(summary: Summary, as_json: bool, quiet: bool) -> None:
+def _report(summary: Summary, as_json: bool, quiet: bool, *, with_speed: bool = True) -> None:
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary)))
         return
@@ -154,6 +154,6 @@ def _report(summary: Summary, as_json: bool, quiet: bool) -> None:
     counts = [f"{summary.generated:,} generated{resumed}"]
     counts += [f"{getattr(summary, name):,} {name}" for name in ("reused", "kept", "quarantined")]
     counts += [f"{n:,} {name}" for name in ("retried", "skipped", "pending", "edited") if (n := getattr(summary, name))]
-    speed = f", {summary.tokens_per_second:,.0f} tokens/s" if summary.generated else ""
+    speed = f", {summary.tokens_per_second:,.0f} tokens/s" if summary.generated and with_speed else ""
     click.echo(f"{summary.rows:,} rows: {', '.join(counts)}; {summary.seconds:.1f} s{speed}")
     click.echo(f"{'unchanged:' if summary.unchanged else 'written to'} {tame(summary.output)}")
