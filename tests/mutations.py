@@ -97,7 +97,7 @@ MUTATIONS = (
     ),
     Mutation(
         "engine: a token's position is off by one",
-        "engine/cohorts.py", "self.positions = np.array(lengths) - 1", "self.positions = np.array(lengths)",
+        "engine/ragged.py", "= np.array(lengths) - 1", "= np.array(lengths)",
         "tests/engine/test_continuous.py",
     ),
     Mutation(

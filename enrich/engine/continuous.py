@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from enrich.engine import sampling
-from enrich.engine.cohorts import CohortBatch
 from enrich.engine.crew import side_by_side
 from enrich.engine.forward import Forward, forward_of
 from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
 from enrich.engine.pool import Pool
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
+from enrich.engine.ragged import RaggedBatch
 from enrich.engine.slots import SlotCache
 from enrich.engine.stopping import StopStrings
 from enrich.engine.waiting import Waiting
@@ -79,7 +79,7 @@ class ContinuousEngine:
     ) -> Iterator[tuple[int, Completion]]:
         """Yield (index, completion) as rows finish, the shorter texts first; see `Engine.generate`."""
         if self._forward:
-            yield from self._in_cohorts(self._forward, requests, width, batch_rows, should_stop, may_begin)
+            yield from self._ragged(self._forward, requests, width, batch_rows, should_stop, may_begin)
             return
         waiting = Waiting(requests)
         forbids = any(request.forbidden for request in requests)
@@ -102,7 +102,7 @@ class ContinuousEngine:
                 del batch
                 self._room.shrink(slots, width, self._params.max_new_tokens, error)
 
-    def _in_cohorts(
+    def _ragged(
         self,
         forward: Forward,
         requests: Sequence[Request],
@@ -122,7 +122,7 @@ class ContinuousEngine:
         def work(share: int, stop: Callable[[], bool]) -> Iterator[tuple[int, Completion]]:
             while waiting and not stop() and has_time():
                 slots = self._room.rows(share)
-                batch = CohortBatch(forward, self._pool, self._params, self.stats, self._ends, slots, self._stops)
+                batch = RaggedBatch(forward, self._pool, self._params, self.stats, self._ends, slots, self._stops)
                 try:
                     yield from batch.run(waiting, stop, has_time)
                 except (MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""A pool of memory: what one cohort of rows has let go of is taken by the next.
+"""A pool of memory: what one batch of rows has let go of is taken by the next.
 
 Memory that is new costs a fault for every page of it, which can be as dear as computing what goes there: hence large
 pages, where the system has them.
@@ -49,7 +49,10 @@ def _zeros(size: int) -> Tensor:
     """Return so many bytes, or a few more: zeros, which take memory when they are reached."""
     if size < _PAGE:
         return torch.zeros(-(-size // 8) * 8, dtype=torch.uint8)
-    memory = mmap.mmap(-1, (-(-size // _PAGE) + 1) * _PAGE)
+    try:
+        memory = mmap.mmap(-1, (-(-size // _PAGE) + 1) * _PAGE)
+    except OSError as error:
+        raise MemoryError(f"no room for {size:,} bytes") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)

@@ -53,18 +53,11 @@ def uniform(seeds: Tensor, attempts: Tensor, step: int | Tensor) -> Tensor:
     return ((words[0] >> 5) * 2**26 + (words[1] >> 6)).to(torch.float64) * 2.0**-53
 
 
-def penalize(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Tensor:
-    """Make the tokens in `generated` [batch, so far] less likely in `logits` [batch, vocabulary].
+def penalize_(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Tensor:
+    """Make the tokens in `generated` [batch, so far] less likely in `logits` [batch, vocabulary], in place.
 
     `penalty` is one number, or one for each row [batch, 1]. A token that stands several times counts once.
     """
-    if not generated.shape[1] or (isinstance(penalty, float) and penalty == 1.0):
-        return logits
-    return penalize_(logits.clone(), generated, penalty)
-
-
-def penalize_(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Tensor:
-    """Do the same in place."""
     if not generated.shape[1] or (isinstance(penalty, float) and penalty == 1.0):
         return logits
     scores = logits.gather(1, generated)
@@ -101,6 +94,17 @@ def forbidden_mask(requests: Sequence[Request], vocabulary: int) -> Tensor | Non
     return mask
 
 
+def restrain_(logits: Tensor, generated: Tensor, params: SamplingParams, counts: Tensor | None = None) -> Tensor:
+    """Apply the ban on repeats and the repetition penalty to `logits` in place; arguments as for `choose`."""
+    ban_repeats_(logits, generated, params.no_repeat_ngram, counts)
+    penalty: float | Tensor = params.repetition_penalty
+    if counts is not None and penalty != 1.0 and generated.shape[1]:
+        columns = torch.arange(generated.shape[1], device=generated.device)
+        generated = torch.where(columns < counts[:, None], generated, generated[:, :1])
+        penalty = torch.where(counts > 0, penalty, 1.0)[:, None]
+    return penalize_(logits, generated, penalty)
+
+
 def choose(
     logits: Tensor, generated: Tensor, uniforms: Tensor, params: SamplingParams, counts: Tensor | None = None
 ) -> Tensor:
@@ -109,14 +113,9 @@ def choose(
     `logits` are [batch, vocabulary] float32, `generated` the tokens so far [batch, so far], of which only the first
     `counts` [batch] are meant where that is given, `uniforms` as `uniform` gives them [batch].
     """
-    if params.no_repeat_ngram:
-        logits = ban_repeats_(logits.clone(), generated, params.no_repeat_ngram, counts)
-    penalty: float | Tensor = params.repetition_penalty
-    if counts is not None and penalty != 1.0:
-        columns = torch.arange(generated.shape[1], device=generated.device)
-        generated = torch.where(columns < counts[:, None], generated, generated[:, :1])
-        penalty = torch.where(counts > 0, penalty, 1.0)[:, None]
-    return draw(penalize(logits, generated, penalty), uniforms, params)
+    if params.no_repeat_ngram or params.repetition_penalty != 1.0:
+        logits = restrain_(logits.clone(), generated, params, counts)
+    return draw(logits, uniforms, params)
 
 
 def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:

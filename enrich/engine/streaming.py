@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from enrich.engine import sampling
-from enrich.engine.cohorts import CohortBatch
 from enrich.engine.forward import Forward
 from enrich.engine.loading import take_over
 from enrich.engine.pool import Pool
 from enrich.engine.protocol import EngineStats, Request, SamplingParams
+from enrich.engine.ragged import RaggedBatch
 from enrich.engine.stopping import StopStrings
 from enrich.engine.tokenizer import Tokenizer
 
@@ -32,7 +32,7 @@ def stream(
     ends = set(take_over(model, tokenizer.end_token_id))
     stops = StopStrings.of(tokenizer, params)
     if forward is not None:
-        yield from CohortBatch(forward, Pool(), params, EngineStats(), ends, 1, stops).stream(request)
+        yield from RaggedBatch(forward, Pool(), params, EngineStats(), ends, 1, stops).stream(request)
         return
     device = model.device
     input_ids = torch.tensor([request.prompt_token_ids], device=device)

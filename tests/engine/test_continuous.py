@@ -21,7 +21,6 @@ from transformers import (
 )
 
 from enrich.engine import sampling
-from enrich.engine.cohorts import CohortBatch
 from enrich.engine.continuous import KINDS, ContinuousEngine, can_run
 from enrich.engine.files import find_model
 from enrich.engine.forward import forward_of
@@ -29,6 +28,7 @@ from enrich.engine.gpt2 import Gpt2Forward
 from enrich.engine.loading import load_model
 from enrich.engine.pool import Pool
 from enrich.engine.protocol import Completion, Engine, EngineStats, Request, SamplingParams
+from enrich.engine.ragged import RaggedBatch
 from enrich.engine.reference import ReferenceEngine
 from enrich.engine.rotary import RotaryForward
 from enrich.engine.stopping import StopStrings, cut_at
@@ -183,11 +183,10 @@ def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(
     for slots, order, threads in ((8, 1, 2), (32, -1, 1), (128, 1, 2)):
         torch.set_num_threads(threads)
         bits: dict[int, list[bytes]] = {}
-        batch = CohortBatch(forward, Pool(), replace(SAMPLED, max_new_tokens=20), EngineStats(), {0}, slots)
+        batch = RaggedBatch(forward, Pool(), replace(SAMPLED, max_new_tokens=20), EngineStats(), {0}, slots)
 
-        def spy(logits: torch.Tensor, *rest: object, batch: CohortBatch = batch, bits: Any = bits) -> torch.Tensor:
-            rows = [row for cohort in batch._cohorts for row in cohort.rows]
-            for row, scores in zip(rows, logits, strict=True):
+        def spy(logits: torch.Tensor, *rest: object, batch: RaggedBatch = batch, bits: Any = bits) -> torch.Tensor:
+            for row, scores in zip(batch.rows, logits, strict=True):
                 bits.setdefault(row.request.seed, []).append(scores.numpy().tobytes())
             return draw(logits, *rest)
 

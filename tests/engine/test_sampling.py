@@ -5,7 +5,7 @@ import torch
 from transformers import MinPLogitsWarper, NoRepeatNGramLogitsProcessor
 
 from enrich.engine.protocol import SamplingParams
-from enrich.engine.sampling import ban_repeats_, choose, draw, no_numbers, penalize, philox, uniform
+from enrich.engine.sampling import ban_repeats_, choose, draw, no_numbers, penalize_, philox, uniform
 from enrich.errors import ModelError
 
 GREEDY = SamplingParams(temperature=0, repetition_penalty=1.0)
@@ -109,8 +109,8 @@ def test_the_largest_uniform_stays_inside_what_is_kept() -> None:
 
 def test_penalty_divides_positive_and_multiplies_negative_scores_once() -> None:
     logits = torch.tensor([[2.0, -2.0, 1.0]])
-    assert penalize(logits, torch.tensor([[0, 1, 0]]), 2.0).tolist() == [[1.0, -4.0, 1.0]]
-    assert penalize(logits, torch.empty(1, 0, dtype=torch.int64), 2.0) is logits
+    assert penalize_(logits.clone(), torch.tensor([[0, 1, 0]]), 2.0).tolist() == [[1.0, -4.0, 1.0]]
+    assert penalize_(logits, torch.empty(1, 0, dtype=torch.int64), 2.0) is logits
     assert logits.tolist() == [[2.0, -2.0, 1.0]]
 
 

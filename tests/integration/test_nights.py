@@ -216,7 +216,7 @@ def without_facts(table: pa.Table, facts: dict[str, Any]) -> pa.Table:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (of_another_version, "was written by version 0.0.9"),
+        (of_another_version, "has the texts of version 0.0.9: they are generated anew by"),
         (without_generation, "no column 'generation'"),
         (with_a_strange_one, "no column 'generation'"),
         (without_facts, "was not written by `enrich run`"),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from enrich.engine import cohorts, continuous
+from enrich.engine import continuous, ragged
 from enrich.engine.gpt2 import Gpt2Forward
 
 
@@ -18,17 +18,17 @@ def _at_step(number: int, fault: Callable[[], None], times: int = 1, least_rows:
 
     Steps of fewer rows than told are not counted.
     """
-    step, count = cohorts.CohortBatch._step, 0
+    step, count = ragged.RaggedBatch._step, 0
 
     def stepped(self: Any) -> Any:
         nonlocal count
-        count += sum(map(len, self._cohorts)) >= least_rows
+        count += len(self.rows) >= least_rows
         if number <= count < number + times:
             count += times == 1  # or a step that is too small to be counted would do it again
             fault()
         return step(self)
 
-    cohorts.CohortBatch._step = stepped
+    ragged.RaggedBatch._step = stepped
 
 
 def _raising(error: BaseException) -> Callable[[], None]:

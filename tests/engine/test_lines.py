@@ -1,0 +1,88 @@
+"""The cache of lines against attention by the book, and the pool that its memory comes from."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from enrich.engine.lines import LineCache
+from enrich.engine.pool import Pool
+
+LAYERS, SLOTS, HEADS, GROUP, SIZE = 2, 6, 2, 3, 16
+
+
+def make_cache(length: int, dtype: torch.dtype = torch.float32) -> LineCache:
+    forward: Any = SimpleNamespace(
+        layers=LAYERS, kv_heads=HEADS, group=GROUP, head_size=SIZE, scale=0.25, dtype=dtype, vocabulary=9
+    )
+    return LineCache(forward, Pool(), SLOTS, length)
+
+
+def by_the_book(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Attention of queries [H, G, D] to keys and values [H, positions, D]: [H·G·D]."""
+    shares = torch.softmax(0.25 * queries.float() @ keys.float().mT, dim=2)
+    return (shares @ values.float()).reshape(-1)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_each_row_sees_its_own_positions_and_no_others(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    cache = make_cache(20, dtype)
+    slots, prompts = [4, 0, 3], [3, 31, 32]
+    seen: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[], [], []]  # (keys, values) [LAYERS, H, positions, D]
+    for place, (slot, length) in enumerate(zip(slots, prompts, strict=True)):
+        cache.make_room(length + 40)
+        keys, values = (torch.randn(LAYERS, 1, HEADS, 32, SIZE).to(dtype) for _ in range(2))
+        for layer in range(LAYERS):
+            cache.store(layer, torch.tensor([slot]), keys[layer], values[layer])
+        seen[place].append((keys[:, 0, :, :length], values[:, 0, :, :length]))
+    rows = [0, 1, 2]
+    for step in range(40):
+        if step == 10:  # one leaves, the last takes its place
+            rows = [2, 1]
+        if step == 30:  # more room is wanted while rows are in flight
+            cache.make_room(150)
+        cache.begin_step(np.array([slots[row] for row in rows]), np.array([prompts[row] + step for row in rows]))
+        for layer in range(LAYERS):
+            queries = torch.randn(len(rows), HEADS, GROUP, SIZE).to(dtype)
+            keys, values = (torch.randn(len(rows), HEADS, SIZE).to(dtype) for _ in range(2))
+            attended = cache.attend(layer, queries, keys, values)
+            for place, row in enumerate(rows):
+                if not layer:
+                    new = torch.zeros(LAYERS, HEADS, 1, SIZE, dtype=dtype)
+                    seen[row].append((new, new.clone()))
+                seen[row][-1][0][layer, :, 0], seen[row][-1][1][layer, :, 0] = keys[place], values[place]
+                all_keys, all_values = (torch.cat(parts, dim=2)[layer] for parts in zip(*seen[row], strict=True))
+                expected = by_the_book(queries[place], all_keys, all_values)
+                assert torch.allclose(attended[place].float(), expected, atol=tolerance), (step, row)
+
+
+def test_a_row_has_the_same_bits_alone_and_beside_longer_ones() -> None:
+    torch.manual_seed(1)
+    prompts = torch.randn(LAYERS, 3, HEADS, 64, SIZE)
+    queries, new = torch.randn(3, HEADS, GROUP, SIZE), torch.randn(3, HEADS, SIZE)
+
+    def attended(rows: list[int]) -> torch.Tensor:
+        cache = make_cache(100)
+        cache.store(0, torch.tensor(rows), prompts[0, rows], prompts[1, rows])
+        cache.begin_step(np.array(rows), np.array([5, 40, 63])[rows])
+        return cache.attend(0, queries[rows], new[rows], new[rows])
+
+    together = attended([0, 1, 2])
+    for row in range(3):
+        assert torch.equal(attended([row])[0], together[row])
+
+
+def test_memory_that_can_t_be_had_is_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> mmap.mmap:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with pytest.raises(MemoryError):
+        Pool().take((4 << 20,), torch.float32)
