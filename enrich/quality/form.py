@@ -60,11 +60,27 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
+_NUMBER_STOP = re.compile(r"(?:(?<=[^\s.!?:] )|(?<=\$))(\d{1,9})\.(?!\S)")  # not the `2.` of a list
+_DECIMALS = re.compile(r"(?<![\d.,])(\d{1,9})\.\d{1,9}")
+_WHOLE_NUMBERS = re.compile(r"(?<![\d.,])(\d{1,9})(?![\d.,]*\d)")
+
+
+def _broken_number(reading: Reading) -> str | None:
+    """Return the decimal of the row that the text has up to its point: `two doors, 3.`, where the row says 3.9 lb."""
+    stopped = set(_NUMBER_STOP.findall(reading.text))
+    if not stopped or not reading.row.has_digits:
+        return None
+    stopped -= set(_WHOLE_NUMBERS.findall(reading.row.text))
+    return next((decimal[0] for decimal in _DECIMALS.finditer(reading.row.text) if decimal[1] in stopped), None)
+
+
 _WHOLE = re.compile(r"[^\W\d][^\W\d][^\W\d][.!?]$")
 
 
 def no_sentence_end(reading: Reading, limits: Limits) -> str | None:
-    """Find no sentence, or one that breaks off."""
+    """Find no sentence, or one that breaks off, be it within a number of the row."""
+    if reading.has_digits and (broken := _broken_number(reading)):
+        return f"breaks off within {broken}"
     if _WHOLE.search(reading.text[-_SHOWN:]) or not reading.unfinished:
         return None
     return f"breaks off: {_shown(reading.unfinished[-_SHOWN:])}"
