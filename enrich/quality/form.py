@@ -131,12 +131,27 @@ _NEVER_DOUBLED = frozenset(
 _DOUBLED = re.compile(rf"\b({'|'.join(sorted(_NEVER_DOUBLED))})\s{{1,3}}\1\b", re.I)
 
 
+# Names come doubled with a capital: Tsum Tsum.
+_DOUBLED_NAME = re.compile(r"\b([a-z]{3,20}) \1\b")
+_BOTH_SIDES = re.compile(r"\b((?:[^\W\d_]{1,20} ){0,5}[^\W\d_]{3,20}),? (?:and|or) (?:an? |the )?\1(?=[.,;:!?])")
+_MAY_BE_DOUBLED = frozenset(
+    "again bigger bye chop chug far had hush knock less long longer many more night over really so tap that then time"
+    " tut very yum".split()
+)
+
+
 def doubled_word(reading: Reading, limits: Limits) -> str | None:
-    """Find a little word twice in a row: "with with a lid"."""
-    if not any(one == other and one in _NEVER_DOUBLED for one, other in pairwise(reading.tokens)):
-        return None
-    found = _DOUBLED.search(reading.text)
-    return f"'{found[0]}'" if found else None
+    """Find a word twice in a row, "with with a lid" or "this box box", or on both sides of an and or an or."""
+    doubled = {one for one, other in pairwise(reading.tokens) if one == other}
+    if doubled & _NEVER_DOUBLED and (found := _DOUBLED.search(reading.text)):
+        return f"'{found[0]}'"
+    for found in _DOUBLED_NAME.finditer(reading.text) if doubled else ():
+        if found[1] not in _MAY_BE_DOUBLED and found[0] not in reading.row.text.lower():
+            return f"'{found[0]}'"
+    for found in _BOTH_SIDES.finditer(reading.text):
+        if found[1].split()[-1].lower() not in _MAY_BE_DOUBLED and found[0].lower() not in reading.row.text.lower():
+            return f"'{found[0]}'"
+    return None
 
 
 _BRACKETED = re.compile(
