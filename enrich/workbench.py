@@ -166,7 +166,7 @@ class Workbench:
         finish_reason: str,
     ) -> Draft:
         raw = self._decoded(prompt, request, token_ids, params)
-        cleaned = clean_text(raw)
+        cleaned = clean_text(raw, cut_off=finish_reason == "length")
         # A prompt that was typed stands for the row that there is none of.
         row = product if product.title else replace(product, title=prompt)
         verdict = self._rulebooks[self.categories.of(row)].judge(cleaned.text, row)

@@ -173,7 +173,8 @@ def train(
     checkpoint = _last_checkpoint(state)
     if checkpoint is not None:
         log.info("going on from step %s", checkpoint.name.removeprefix("checkpoint-"))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is None or not _took_over_finished(trainer, checkpoint, recipe):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if number := should_stop():
         raise Interrupted(
             number, f"stopped after step {trainer.state.global_step}: the same command goes on from there"
@@ -305,6 +306,22 @@ def _last_checkpoint(directory: Path) -> Path | None:
         except (OSError, ValueError):
             shutil.rmtree(checkpoint)
     return max(whole)[1] if whole else None
+
+
+def _took_over_finished(trainer: Trainer, checkpoint: Path, recipe: Recipe) -> bool:
+    """Load the weights that the training ends with if it had come to its end at a checkpoint; say whether it had.
+
+    The trainer would make at least one step more.
+    """
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    stopping = state.stateful_callbacks.get(EarlyStoppingCallback.__name__, {}).get("attributes", {})
+    stopped_early = recipe.patience > 0 and stopping.get("early_stopping_patience_counter", 0) >= recipe.patience
+    if state.global_step < recipe.steps and not stopped_early:
+        return False
+    best = Path(state.best_model_checkpoint).name if recipe.patience and state.best_model_checkpoint else None
+    trainer._load_from_checkpoint(str(checkpoint.with_name(best) if best else checkpoint))
+    trainer.state = state
+    return True
 
 
 def _trainer(

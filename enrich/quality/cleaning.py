@@ -36,6 +36,8 @@ _OPENERS = frozenset(
     " yes yet you your".split()
 )
 _ARTICLES = frozenset("a an the this that our your its each every per one".split())
+# Never without the unit that they are said of: `200 sq. ft.`
+_HALF_UNITS = frozenset("sq cu fl".split())
 _FOLLOWING_UNITS = _UNITS | frozenset("inch inches foot feet yard yards ounce ounces pound pounds x by".split())
 
 _CLOSERS = "\"'”“’»›)\\]}"
@@ -47,7 +49,7 @@ _UNFINISHED = re.compile(rf"(?:\.\s?\.|…)[{_CLOSERS}]*$")
 _MORE_MARKS = re.compile(rf"\s*[.!?…]+[{_CLOSERS}]*(?:\s|$)")
 _LEADING = "\"'“‘«‹-–—•*·▪►✓✔ "
 _BRACKETS = "([{"
-_AMOUNT = re.compile(r"[\d.,/½¼¾⅓⅔⅛-]*[\d½¼¾⅓⅔⅛]-?")
+_AMOUNT = re.compile(r"[$€£]?[\d.,/½¼¾⅓⅔⅛-]*[\d½¼¾⅓⅔⅛]-?")
 _INITIALISM = re.compile(r"(?:[^\W\d_]{1,2}\.)+[^\W\d_]{1,2}")
 _FIRST_WORD = re.compile(r"[^\W\d_]+")
 _INITIAL = re.compile(r"[A-Z]\.")
@@ -57,6 +59,8 @@ _DIMENSION = re.compile(
     r"|(?:Wide|Deep|High|Tall|Long|Thick|Square|Round|Diameter)\s*(?:[xX×,;.]|[Bb]y\b|$)"
 )
 _NUMBERED_START = re.compile(r"\d[\d.,]*(?:%| ([^\W\d_]+))")
+# Where a text was cut off, such a stop may be within `3.5`, `U.S.`, `e.g.` or `no. 4`.
+_DOUBTFUL_STOP = re.compile(r"(?<=\d)\.$|(?<![^\W_])[^\W\d_]\.$|\b(?:nos?|nr|vol|fig)\.$", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 # What no text needs, save for the controls that separate words: `\s` has those.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffd-\uffff]")
@@ -72,14 +76,19 @@ class Cleaned:
     flags: tuple[str, ...]
 
 
-def clean_text(raw: str) -> Cleaned:
+def clean_text(raw: str, *, cut_off: bool = False) -> Cleaned:
     """Drop repeated sentences, then the unfinished rest after the last whole sentence.
+
+    `cut_off` says that a limit ended the text: a stop at its end that may be within a number or an abbreviation is not
+    taken for the end of a sentence then.
 
     A text without any sentence end is returned as it is, and flagged: a short text is better judged than lost.
     """
     text = _SPACE.sub(" ", _CONTROL.sub("", raw)).strip()
     if not text:
         return Cleaned("", ("empty",))
+    if cut_off and (doubtful := _DOUBTFUL_STOP.search(text)):
+        text = text[: doubtful.end() - 1]
     found: set[str] = set()
     # Sentences that have become neighbours may read as one, and that one as a repetition: clean until nothing changes.
     while True:
@@ -174,8 +183,12 @@ def _full_stop_ends(words: list[str], word: str, opening: str) -> bool:
             return False
         if plain in _LABELS:
             return not opening[:1].isdigit() and (word.islower() or len(words) == 1)
+    elif plain in _HALF_UNITS:
+        return False
     if not opening:
         return True
+    if amount and not unit and opening[0].isdigit():  # `3. 5 in.`, as models write it
+        return False
     if len(unit) == 1 and unit.isupper():  # the W of `24 in. W`, the C of `40 deg. C`; not the J of `J. Crew`
         after_unit = len(words) > 1 and words[-2].lower().rstrip(".") in _UNITS and _has_digit(words[-3:-2])
         is_unit = unit in "WHDLCFVAGMK" and (counted or after_unit)

@@ -60,11 +60,27 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
+_NUMBER_STOP = re.compile(r"(?:(?<=[^\s.!?:] )|(?<=\$))(\d{1,9})\.(?!\S)")  # not the `2.` of a list
+_DECIMALS = re.compile(r"(?<![\d.,])(\d{1,9})\.\d{1,9}")
+_WHOLE_NUMBERS = re.compile(r"(?<![\d.,])(\d{1,9})(?![\d.,]*\d)")
+
+
+def _broken_number(reading: Reading) -> str | None:
+    """Return the decimal of the row that the text has up to its point: `two doors, 3.`, where the row says 3.9 lb."""
+    stopped = set(_NUMBER_STOP.findall(reading.text))
+    if not stopped or not reading.row.has_digits:
+        return None
+    stopped -= set(_WHOLE_NUMBERS.findall(reading.row.text))
+    return next((decimal[0] for decimal in _DECIMALS.finditer(reading.row.text) if decimal[1] in stopped), None)
+
+
 _WHOLE = re.compile(r"[^\W\d][^\W\d][^\W\d][.!?]$")
 
 
 def no_sentence_end(reading: Reading, limits: Limits) -> str | None:
-    """Find no sentence, or one that breaks off."""
+    """Find no sentence, or one that breaks off, be it within a number of the row."""
+    if reading.has_digits and (broken := _broken_number(reading)):
+        return f"breaks off within {broken}"
     if _WHOLE.search(reading.text[-_SHOWN:]) or not reading.unfinished:
         return None
     return f"breaks off: {_shown(reading.unfinished[-_SHOWN:])}"
@@ -115,12 +131,27 @@ _NEVER_DOUBLED = frozenset(
 _DOUBLED = re.compile(rf"\b({'|'.join(sorted(_NEVER_DOUBLED))})\s{{1,3}}\1\b", re.I)
 
 
+# Names come doubled with a capital: Tsum Tsum.
+_DOUBLED_NAME = re.compile(r"\b([a-z]{3,20}) \1\b")
+_BOTH_SIDES = re.compile(r"\b((?:[^\W\d_]{1,20} ){0,5}[^\W\d_]{3,20}),? (?:and|or) (?:an? |the )?\1(?=[.,;:!?])")
+_MAY_BE_DOUBLED = frozenset(
+    "again bigger bye chop chug far had hush knock less long longer many more night over really so tap that then time"
+    " tut very yum".split()
+)
+
+
 def doubled_word(reading: Reading, limits: Limits) -> str | None:
-    """Find a little word twice in a row: "with with a lid"."""
-    if not any(one == other and one in _NEVER_DOUBLED for one, other in pairwise(reading.tokens)):
-        return None
-    found = _DOUBLED.search(reading.text)
-    return f"'{found[0]}'" if found else None
+    """Find a word twice in a row, "with with a lid" or "this box box", or on both sides of an and or an or."""
+    doubled = {one for one, other in pairwise(reading.tokens) if one == other}
+    if doubled & _NEVER_DOUBLED and (found := _DOUBLED.search(reading.text)):
+        return f"'{found[0]}'"
+    for found in _DOUBLED_NAME.finditer(reading.text) if doubled else ():
+        if found[1] not in _MAY_BE_DOUBLED and found[0] not in reading.row.text.lower():
+            return f"'{found[0]}'"
+    for found in _BOTH_SIDES.finditer(reading.text):
+        if found[1].split()[-1].lower() not in _MAY_BE_DOUBLED and found[0].lower() not in reading.row.text.lower():
+            return f"'{found[0]}'"
+    return None
 
 
 _BRACKETED = re.compile(

@@ -12,7 +12,7 @@ from enrich.checkpoint import Checkpoint
 from enrich.engine.protocol import Completion, Engine, Request
 from enrich.generation import GENERATED, QUARANTINED, Attempt, Generation, Outcome, text_digest
 from enrich.keys import seed_of
-from enrich.quality import SENTENCE_DROPPED, Severity, Verdict, clean_text, mend
+from enrich.quality import SENTENCE_DROPPED, Severity, Verdict, mend
 from enrich.stages.setup import Run, committed, stop_if_asked
 from enrich.stages.windows import Row, Window
 from enrich.timing.progress import Progress
@@ -144,7 +144,7 @@ def _completions(
 
 def _judged(run: Run, row: Row, request: Request, completion: Completion) -> _Try:
     product = row.prompt.product
-    cleaned = clean_text(run.written(row.prompt, completion.token_ids))
+    cleaned = run.written(row.prompt, completion)
     verdict = run.rulebook(product).judge(cleaned.text, product)
     return _Try(request, completion, cleaned.text, cleaned.flags, verdict)
 

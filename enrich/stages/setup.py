@@ -25,7 +25,7 @@ from enrich.checkpoint import Checkpoint
 from enrich.config import RunConfig
 from enrich.engine.files import ModelFiles, find_model
 from enrich.engine.loading import load_model, pick_device, pick_dtype
-from enrich.engine.protocol import Engine, EngineStats, SamplingParams
+from enrich.engine.protocol import Completion, Engine, EngineStats, SamplingParams
 from enrich.engine.stopping import cut_at
 from enrich.engine.tokenizer import Tokenizer
 from enrich.errors import CatalogError, ConfigError, Interrupted
@@ -36,7 +36,7 @@ from enrich.names import Names
 from enrich.output import facts_or_none, output_schema
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
-from enrich.quality import Rulebook, clean_text
+from enrich.quality import Cleaned, Rulebook, clean_text
 from enrich.rulebooks import rulebooks
 from enrich.timing.clock import Deadline
 from enrich.timing.usage import Meter
@@ -130,14 +130,15 @@ class Run:
         """Whether a text begins with its prompt."""
         return bool(self.files.wishes.continues_prompt) and not self.config.chat
 
-    def written(self, prompt: Prompt, token_ids: Sequence[int]) -> str:
-        """Return the text that the model has written, not cleaned yet."""
+    def written(self, prompt: Prompt, completion: Completion) -> Cleaned:
+        """Return the text that the model has written, cleaned."""
+        cut_off = completion.finish_reason == "length"
         if not self.continues_prompt:
-            return cut_at(self.tokenizer.decode(token_ids), self.params.stop)
-        continued = self.tokenizer.decode_after(prompt.token_ids, token_ids)
-        text = prompt.text + cut_at(continued, self.params.stop)
+            return clean_text(cut_at(self.tokenizer.decode(completion.token_ids), self.params.stop), cut_off=cut_off)
+        continued = self.tokenizer.decode_after(prompt.token_ids, completion.token_ids)
+        cleaned = clean_text(prompt.text + cut_at(continued, self.params.stop), cut_off=cut_off)
         # The prompt alone is no text, and it may be all that is left of one that got to no end of a sentence.
-        return text if len(clean_text(text).text) > len(" ".join(prompt.text.split())) else ""
+        return cleaned if len(cleaned.text) > len(" ".join(prompt.text.split())) else clean_text("")
 
     def beside_output(self, suffix: str) -> Path:
         """Return the output's path with something put behind its name."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from enrich.engine.files import find_model
 from enrich.engine.loading import load_model
 from enrich.engine.protocol import EngineStats, Request, SamplingParams
 from enrich.engine.reference import ReferenceEngine
-from enrich.engine.tokenizer import Tokenizer
+from enrich.engine.tokenizer import Tokenizer, check_belongs
 from enrich.errors import ModelError
 
 SYSTEM, MESSAGE = "You write.", "Title: Oak table\nColor: red"
@@ -141,7 +142,10 @@ def test_what_follows_a_prompt_keeps_the_space_between_them(tiny_gpt2: Path) -> 
     assert tokenizer.decode_after(prompt, text) == " with four legs."
 
 
-@pytest.mark.parametrize(("vocabulary", "message"), [(300, "token ids up to 399 .* knows 300"), (900, "400 tokens")])
+@pytest.mark.parametrize(
+    ("vocabulary", "message"),
+    [(300, "token ids up to 399 .* knows 300"), (529, "400 tokens where the model knows 529"), (900, "400 tokens")],
+)
 def test_a_tokenizer_that_does_not_belong_is_refused(
     tiny_gpt2: Path, tmp_path: Path, vocabulary: int, message: str
 ) -> None:
@@ -150,6 +154,36 @@ def test_a_tokenizer_that_does_not_belong_is_refused(
     (directory / "config.json").write_text(json.dumps(config | {"vocab_size": vocabulary}))
     with pytest.raises(ModelError, match=f"{message}.*do not belong together; copy the tokenizer's files"):
         Tokenizer(find_model(str(directory)))
+
+
+class Tokens:
+    """Stands for a tokenizer of so many tokens."""
+
+    def __init__(self, count: int) -> None:
+        self.get_vocab = lambda: {str(token_id): token_id for token_id in range(count)}
+
+
+# As published: Qwen 3, phi-2, Pythia, DeepSeek, Llama 3; and what a small vocabulary may be padded by.
+@pytest.mark.parametrize(
+    ("tokens", "vocabulary"),
+    [
+        (151_669, 151_936), (50_295, 51_200), (50_277, 50_688), (100_015, 102_400),
+        (128_256, 128_256), (65, 128), (400, 528),
+    ],
+)  # fmt: skip
+def test_a_padded_vocabulary_is_taken(tiny_gpt2: Path, tokens: int, vocabulary: int) -> None:
+    check_belongs(Tokens(tokens), replace(find_model(str(tiny_gpt2)), vocabulary=vocabulary))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "vocabulary"),
+    [(8_192, 50_257), (32_000, 50_257), (45_000, 50_257), (50_257, 151_936), (50_257, 128_256), (6_144, 8_192)],
+)
+def test_a_tokenizer_of_far_fewer_tokens_than_the_model_has_ids_is_refused(
+    tiny_gpt2: Path, tokens: int, vocabulary: int
+) -> None:
+    with pytest.raises(ModelError, match=f"its tokenizer has {tokens} tokens where the model knows {vocabulary}: they"):
+        check_belongs(Tokens(tokens), replace(find_model(str(tiny_gpt2)), vocabulary=vocabulary))
 
 
 def test_a_tokenizer_file_that_is_none_is_refused_in_one_line(tiny_gpt2: Path, tmp_path: Path) -> None:

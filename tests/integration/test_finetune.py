@@ -234,6 +234,38 @@ def test_a_stopped_training_ends_as_one_that_was_not(tmp_path: Path) -> None:
         train(pairs(60), tmp_path / "parts", size=SIZES["test"], recipe=other, restart=True, should_stop=lambda: 2)
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(steps=8, batch_size=8, evaluate_every=4, patience=0),
+        Recipe(steps=8, batch_size=8, evaluate_every=4),
+        Recipe(steps=80, batch_size=4, evaluate_every=2, patience=2, learning_rate=0.5, warmup_steps=8),
+    ],
+    ids=["to the end", "best weights", "stopped early"],
+)
+def test_a_training_killed_after_its_last_step_makes_no_more(
+    recipe: Recipe, tiny_gpt2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = find_model(str(tiny_gpt2))
+    whole = train(pairs(60), tmp_path / "whole", base=base, recipe=recipe)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("enrich.finetune.training.measure", killed)
+        train(pairs(60), tmp_path / "parts", base=base, recipe=recipe)
+    parts = train(pairs(60), tmp_path / "parts", base=base, recipe=recipe)
+    assert {name: parts.metrics[name] for name in ("steps", "best_step")} == {
+        name: whole.metrics[name] for name in ("steps", "best_step")
+    }
+    # Where training is in bfloat16, a model that has been trained is measured in it, one that was loaded in float32.
+    assert parts.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=5e-3)
+    weights = [load_file(tmp_path / f"{name}.training" / "model" / "model.safetensors") for name in ("whole", "parts")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert [entry["step"] for entry in parts.log] == [entry["step"] for entry in whole.log if "train_loss" not in entry]
+
+
 def test_epochs_schedule_and_wishes(catalog: Path, tmp_path: Path) -> None:
     settings = {"epochs": 0.5, "batch_size": 16, "schedule": "one-cycle", "accumulate": 2}
     wishes = {"max_new_tokens": 48, "top_k": 20, "temperature": 0.7, "top_p": None}

@@ -17,6 +17,8 @@ SENTENCES: dict[str, list[str]] = {
     "plain": ["A soft pillow.", "It is filled with down.", "Machine wash."],
     "decimals and inches": ["A frame of 2.5 in. x 3.5 in. for small photos.", "Made of oak."],
     "decimal at the end": ["Its diameter is 2.5.", "Its height is 3.5."],
+    "number at the end": ["A cabinet with three shelves and two doors.", "It holds 3."],
+    "decimal with a space": ["A cabinet with two doors, 3. 5 in. deep.", "Only $4. 99 per lime.", "It is oak."],
     "price": ["Only $4.99 per lime.", "Just $18.99."],
     "W D H": ["Measures 24 in. W x 18 in. D x 30 in. H.", "Assembly required."],
     "W D H in sentence": ["The 24 in. W by 18 in. D table fits.", "It is oak."],
@@ -28,6 +30,7 @@ SENTENCES: dict[str, list[str]] = {
     "feet and inches": ["It is 5 ft. 6 in. tall.", "It is heavy."],
     "pounds and ounces": ["It weighs 2 lb. 3 oz. only.", "It is light."],
     "square feet": ["Covers 200 sq. ft. of floor.", "It is wool."],
+    "square and fluid, at the end": ["Covers 200 sq. of floor.", "Holds 12 fl. of tea."],
     "unit range": ["Fits waists of 28 in. - 32 in. only.", "Runs small."],
     "unit and bracket": ["Holds 12 oz. (354 ml) of tea.", "Holds 16 oz. (Pack of 2)."],
     "unit ends": ["It holds 12 oz.", "Perfect for tea."],
@@ -128,6 +131,10 @@ def test_where_a_stop_may_or_may_not_end_a_sentence_it_does_not() -> None:
         ("It is soft. For hot drinks, e.g.", "It is soft.", "cut_to_sentence"),
         ("It is soft. Chanel No.", "It is soft.", "cut_to_sentence"),
         ("It is soft. It weighs approx.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. With two doors, 3. 5 in", "It is soft.", "cut_to_sentence"),
+        ("It is soft. It covers 200 sq.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. It holds 12 fl.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. It holds 3.", "It is soft. It holds 3.", ""),
         ("1. It is soft. 2.", "1. It is soft.", "cut_to_sentence"),
         ("It is soft. It is warm and...", "It is soft.", "cut_to_sentence"),
         ("It is soft. Warm... And so…", "It is soft.", "cut_to_sentence"),
@@ -171,6 +178,29 @@ def test_where_a_stop_may_or_may_not_end_a_sentence_it_does_not() -> None:
 )
 def test_clean(raw: str, text: str, flags: str) -> None:
     assert clean_text(raw) == Cleaned(text, tuple(flags.split()))
+
+
+@pytest.mark.parametrize(
+    ("raw", "text", "flags"),
+    [
+        ("It is soft. With two doors, 3.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. Only $18.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. It is 2.5.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. By H.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. Made in the U.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. For hot drinks, e.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. It comes in style no.", "It is soft.", "cut_to_sentence"),
+        ("It is soft. It holds 12 oz.", "It is soft. It holds 12 oz.", ""),
+        ("It is soft. It is warm.", "It is soft. It is warm.", ""),
+        ("It is soft. It is no.1!", "It is soft. It is no.1!", ""),
+        ("With two doors, 3.", "With two doors, 3", "no_sentence_end"),
+        ("3.", "3", "no_sentence_end"),
+    ],
+)
+def test_a_stop_at_which_a_text_was_cut_off_may_be_within_a_number_or_an_abbreviation(
+    raw: str, text: str, flags: str
+) -> None:
+    assert clean_text(raw, cut_off=True) == Cleaned(text, tuple(flags.split()))
 
 
 @pytest.mark.parametrize(

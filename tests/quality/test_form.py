@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.product import Attribute, Product
@@ -31,9 +31,15 @@ def broken(text: str, of: Product | None = None, book: Rulebook = BOOK) -> set[s
         ("too_long", "oak " * 151, ""),
         ("no_sentence_end", "This oak side table holds a lamp and a book and", ""),
         ("no_sentence_end", "This oak side table holds a lamp. Its drawer keeps the", ""),
+        ("no_sentence_end", "This oak side table has two drawers, 3.", "Oak side table, 3.9 lb"),
+        ("no_sentence_end", "This oak side table weighs 3. Set it down by the sofa.", "Oak side table, 3.9 lb"),
+        ("no_sentence_end", "This oak side table weighs 3. 9 lb and holds a lamp.", "Oak side table, 3.9 lb"),
         ("repeated_sentence", "This oak table holds a lamp. Set it down. This oak table holds a lamp.", ""),
         ("repeated_phrase", "It adds a touch of style. This adds a touch of calm, and adds a touch of wood.", ""),
         ("doubled_word", "This oak side table holds a lamp and and a book for you.", ""),
+        ("doubled_word", "This box box holds a lamp and a book for you.", ""),
+        ("doubled_word", "This oak side table works well in a quiet corner or in a quiet corner.", ""),
+        ("doubled_word", "Made of wool, and wool. It holds a lamp and a book for you.", ""),
         ("placeholder", "The [Brand] side table holds a lamp and a book for you.", ""),
         ("placeholder", "The {{ title }} holds a lamp and a book for you.", ""),
         ("placeholder", "Made of N/A, this table holds a lamp and a book.", ""),
@@ -82,9 +88,16 @@ def test_what_a_rule_finds(rule: str, text: str, title: str) -> None:
     [
         ("no_sentence_end", "It measures 24 in. x 18 in. x 30 in.", ""),
         ("no_sentence_end", "Is it for a lamp? Yes, and for a book!", ""),
+        ("no_sentence_end", "These oak side tables come as a set of 3.", "Oak side tables, 3.9 lb, set of 3"),
+        ("no_sentence_end", "These oak side tables come as a set of 3.", "Oak side tables, 13.9 lb"),
+        ("no_sentence_end", "1. This oak side table. 2. Holds a lamp. 3. It stands.", "Oak side table, 3.9 lb"),
+        ("no_sentence_end", "This oak side table weighs 3.9. Set it down.", "Oak side table, 3.9 lb"),
         ("repeated_phrase", "The Oak side table with drawer holds a lamp. Set the Oak side table with drawer down.",
          "Oak side table with drawer and shelf"),
         ("doubled_word", "We knew that that table had had a long life, so so long.", ""),
+        ("doubled_word", "Set the lamp on it again and again. It is very very calm.", ""),
+        ("doubled_word", "The Tsum Tsum table holds a lamp and a bon bon for you.", "Tsum Tsum table with bon bon"),
+        ("doubled_word", "It has a zipper and a zipper pull, and it grows longer and longer.", ""),
         ("placeholder", "The (product) of years; the label reads <3 and a [sic].", ""),
         ("placeholder", "A brand new table, named in the title of a book.", ""),
         ("placeholder", "Cinnamoroll plush marked N/A for you and for me.", '"N/A" Cinnamoroll plush'),
@@ -135,6 +148,7 @@ def test_every_rule_says_what_it_finds() -> None:
         assert Severity.OFF < rule.severity < Severity.QUARANTINE
 
 
+@settings(deadline=None)  # machines may be busy
 @given(st.text(max_size=400), st.text(max_size=60))
 def test_no_text_breaks_a_rule_itself(text: str, title: str) -> None:
     strict = Rulebook(("guaranteed",), {"all": "retry"})
