@@ -83,6 +83,8 @@ def run_staged(
             return _left_alone(run, facts, started)
         checkpoint = open_checkpoint(run, stage.after_commit)
         survey = survey_catalog(run, checkpoint)
+        if len(survey.waiting):
+            run.tokenizer  # noqa: B018 - one that does not belong to the model is refused before a checkpoint is begun
         with checkpoint:
             keep_survey(survey, checkpoint)
             resumed = checkpoint.num_done

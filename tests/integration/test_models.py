@@ -232,6 +232,7 @@ def test_a_directory_that_can_t_be_run(catalog: Path, model: Path, damage: Any, 
     line = refused(command("run", catalog, "--model", model, "--max-new-tokens", 4))
     assert line.startswith(f"enrich: model {model}: ")
     assert message in line
+    assert not list(catalog.parent.glob("*.checkpoint"))
 
 
 def test_models_are_listed_with_what_is_known_of_them(
