@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 HOME = ROOT / "sample_catalogs" / "home.parquet"
 
 
+@pytest.mark.slow
 def test_help_lists_commands_and_exit_codes_and_each_command_has_an_example() -> None:
     done = enrich("--help")
     assert done.returncode == 0
@@ -112,6 +113,7 @@ def test_quiet_prints_nothing(tmp_path: Path, tiny_gpt2: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_a_bar_is_drawn_on_a_terminal(tmp_path: Path, tiny_gpt2: Path) -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -181,6 +183,7 @@ def test_a_read_only_directory_is_an_error_without_a_traceback(tmp_path: Path, t
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_run_exits_75_while_the_first_one_holds_the_output(tmp_path: Path, tiny_gpt2: Path) -> None:
     options = [
         "run",

@@ -76,6 +76,7 @@ def test_nothing_is_left_behind_but_the_output(enrich, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["out.parquet"]
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_texts_whatever_the_batch_size(enrich, tmp_path: Path) -> None:
     for name, size in (("a", 1), ("b", 7), ("c", 64)):
         enrich(HOME, f"{name}.parquet", limit=40, batch_size=size, dtype="float32")

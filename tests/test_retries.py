@@ -85,6 +85,7 @@ def test_an_attempt_gives_what_it_gives_alone(enrich, tmp_path: Path) -> None:
             assert before["description"] == after["description"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [3, 64])
 def test_batches_do_not_matter(enrich, tmp_path: Path, batch_size: int) -> None:
     enrich(CATALOG, "a.parquet", rules=RULES, max_quarantined="100%", batch_size=16)
@@ -92,6 +93,7 @@ def test_batches_do_not_matter(enrich, tmp_path: Path, batch_size: int) -> None:
     assert outcomes(tmp_path / "a.parquet") == outcomes(tmp_path / "b.parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [5, 25, 45, 70])
 def test_a_run_broken_off_amid_retries_ends_as_one_that_was_not(enrich, tmp_path: Path, calls: int) -> None:
     options = {"rules": RULES, "max_quarantined": "100%", "batch_size": 16, "commit_rows": 1}

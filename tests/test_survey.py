@@ -60,6 +60,7 @@ def test_instructions_survive_being_told_to_another_process(tmp_path: Path) -> N
     assert Instructions.from_json(told.as_json()) == told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_crew_finds_what_one_process_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool) -> None:
     catalog = catalog_of(tmp_path / "shop.parquet")
@@ -75,6 +76,7 @@ def test_a_crew_finds_what_one_process_finds(tmp_path: Path, monkeypatch: pytest
     assert sum(mark & VARIANT > 0 for mark in alone[0]) > ROWS // 3
 
 
+@pytest.mark.slow
 def test_what_a_crew_meets_is_raised_as_by_one_process(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path / "shop.parquet")
     batch, products = next(catalog.batches())
@@ -102,6 +104,7 @@ def test_a_crew_that_loses_a_process_is_to_be_tried_again(tmp_path: Path) -> Non
             os.kill(process, 0)
 
 
+@pytest.mark.slow
 def test_a_crew_left_in_the_midst_of_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = catalog_of(tmp_path / "shop.parquet")
     monkeypatch.setattr(survey_crew, "_ALONE_ROWS", 1)
@@ -158,6 +161,7 @@ def test_a_resumed_run_does_not_read_the_catalog_for_its_keys_again(
     assert not (tmp_path / "out.parquet.checkpoint").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign"])
 def test_a_damaged_survey_is_made_again(
     enrich: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str

@@ -49,6 +49,7 @@ def test_reads_but_a_few_blocks_ahead_of_who_takes_the_rows() -> None:
         assert sum(len(batch) for batch in taken) > 100 * (BLOCK // len(ROW))
 
 
+@pytest.mark.slow
 def test_what_reading_the_text_raises_is_raised() -> None:
     def chunks() -> Iterator[bytes]:
         yield b"id,title\n" + ROW * 20_000

@@ -36,6 +36,8 @@ from enrich.engine.tokenizer import Tokenizer
 from enrich.engine.waiting import Waiting
 from enrich.errors import TryAgain
 
+pytestmark = pytest.mark.slow  # `test_lines`, `test_reference` and `test_job` are quick
+
 SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)
 GREEDY = SamplingParams(max_new_tokens=24, temperature=0, repetition_penalty=1.0)
 END = 0
@@ -165,7 +167,6 @@ def llama_of(hidden: int) -> LlamaForCausalLM:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("make", "hidden"), [(gpt2_of, 256), (gpt2_of, 320), (llama_of, 192)])
 def test_kernels_of_a_real_model_s_size_give_a_row_the_same_bits_in_any_company(

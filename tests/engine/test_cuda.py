@@ -12,6 +12,7 @@ from device_checks import CHECKS, MODELS, check_sixteen_bit_scores
 
 from enrich.engine.continuous import ContinuousEngine
 
+pytestmark = pytest.mark.slow
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 

@@ -30,6 +30,7 @@ def model(request: pytest.FixtureRequest) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_left_padded_batches_equal_single_unpadded_greedy_generation(model: Path) -> None:
     requests = make_requests(20)
     completions = run(make_engine(model, GREEDY), requests, 8)

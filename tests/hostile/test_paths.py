@@ -59,6 +59,7 @@ ODD_NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_of_files_and_directories_are_names(enrich, tmp_path: Path, name: str) -> None:
     directory = tmp_path / name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import soak
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at /proc")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at /proc")]
 
 
 def test_a_run_of_some_hundred_rows_is_steady(tmp_path: Path, tiny_gpt2: Path) -> None:
