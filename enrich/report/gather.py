@@ -90,11 +90,11 @@ def _buckets(counting: Counting, facts: Mapping[str, Any]) -> tuple[BucketUse, .
         usage = measured.get(edge)
         speed = usage.tokens_per_second if usage else None
         slots = usage.slot_use if usage else None
-        waste = 1 - prompt / (edge * rows) if edge else None
+        waste = usage.padding_waste if usage else None
         uses.append(
             BucketUse(
                 edge, int(rows), int(prompt), int(new),
-                None if waste is None else round(float(waste), 4),
+                None if waste is None else round(waste, 4),
                 None if slots is None else round(slots, 4),
                 None if speed is None else round(speed, 1),
             )

@@ -43,6 +43,11 @@ class Usage:
         )
 
     @property
+    def padding_waste(self) -> float | None:
+        """Share of the prompts' positions computed that held no token; None if none were computed."""
+        return 1 - self.prompt_tokens / self.prefill_positions if self.prefill_positions else None
+
+    @property
     def slot_use(self) -> float | None:
         """Share of the decoded positions that held a token of a text; None if nothing was decoded."""
         return self.generated_tokens / self.decode_positions if self.decode_positions else None
