@@ -84,7 +84,7 @@ MUTATIONS = (
     ),
     Mutation(
         "reuse: texts of another version are trusted",
-        "reuse.py", 'if facts["versions"]["enrich"] != version:', "if False:", "tests/test_reuse.py",
+        "reuse.py", 'ours = facts["versions"]["enrich"] == version', "ours = True", "tests/test_reuse.py",
     ),
     Mutation(
         "judging: texts that today's rules refuse stay",
