@@ -99,9 +99,8 @@ class RaggedBatch:
         self._most = np.zeros(most, dtype=np.int64)  # how many it may have
         self._generated = np.zeros((slots, params.max_new_tokens), dtype=np.int64)
         self._uniforms = np.zeros((slots, params.max_new_tokens))
-        self._forbidden: Tensor | None = (
-            None  # where tokens must not be drawn [S, vocabulary]; None where there are none
-        )
+        # Where tokens must not be drawn [S, vocabulary]; None where there are none.
+        self._forbidden: Tensor | None = None
 
     def give_back(self) -> list[tuple[int, Request]]:
         """Return the rows that have not finished, as if they had never been taken."""
@@ -141,6 +140,8 @@ class RaggedBatch:
     def _admit(self, waiting: Waiting, most: int) -> None:
         """Prefill the next rows into free slots. Prompts that begin alike and are about equally long lie together."""
         self._coming = sorted(waiting.take(most), key=lambda row: _order(row[1].prompt_token_ids))
+        if not self._coming:  # another thread has taken the last ones
+            return
         requests = [request for _, request in self._coming]
         limits = [
             min(self._params.max_new_tokens, request.max_new_tokens or self._params.max_new_tokens)

@@ -227,6 +227,22 @@ def test_what_prompts_begin_with_in_common_is_computed_once(
     assert stats.prompt_tokens == sum(len(one.prompt_token_ids) for one in requests)
 
 
+def test_rows_that_another_thread_has_taken_are_no_error() -> None:
+    forward = forward_of(gpt2().eval())
+    assert forward
+    requests = make_requests(3)
+
+    class Raced(Waiting):
+        """Says that there are rows when another thread has just taken them."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    batch = RaggedBatch(forward, Pool(), SAMPLED, EngineStats(), {0}, 16)
+    assert sorted(index for index, _ in batch.run(Raced(requests), lambda: False)) == [0, 1, 2]
+    assert list(batch.run(Raced([]), lambda: False)) == []
+
+
 def test_a_thread_more_changes_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = make_requests(150)
     tokens = []
