@@ -22,7 +22,6 @@ from enrich.engine.forward import Forward
 from enrich.engine.pool import Pool
 
 _BLOCK = 32  # positions: a line of keys
-_GRAIN = 8  # positions: values are read in multiples of so many
 _WORDS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 
 
@@ -69,10 +68,10 @@ class LineCache:
 
     def begin_step(self, slots: np.ndarray, positions: np.ndarray) -> None:
         """Lay out where the rows in `slots` [A] keep what they see, their next token going to `positions` [A]."""
-        grains = positions // _GRAIN + 1
-        if self._seen is None or not self._seen.is_of(slots, grains):
+        blocks = positions // _BLOCK + 1
+        if self._seen is None or not self._seen.is_of(slots, blocks):
             shape = (len(slots), self._heads, self._group)
-            self._seen = _Seen(shape, slots, grains, self._length, self._size)
+            self._seen = _Seen(shape, slots, blocks, self._length // _BLOCK, self._size)
         entries = torch.from_numpy(slots)[:, None] * self._heads + torch.arange(self._heads)  # [A, H]
         at = torch.from_numpy(positions)[:, None]
         self._value_places = (entries * self._length + at).view(-1)
@@ -93,31 +92,28 @@ class LineCache:
 
 
 class _Seen:
-    """Where the lines stand that rows see, for queries of the shape [A, H, G]."""
+    """Where the lines stand that rows see, `blocks` [A] of a slot's N blocks, for queries of the shape [A, H, G]."""
 
     def __init__(
-        self, shape: tuple[int, int, int], slots: np.ndarray, grains: np.ndarray, length: int, size: int
+        self, shape: tuple[int, int, int], slots: np.ndarray, blocks: np.ndarray, of_a_slot: int, size: int
     ) -> None:
-        self._slots, self._grains = slots.copy(), grains
-        blocks = -(-grains * _GRAIN // _BLOCK)
+        self._slots, self._blocks = slots.copy(), blocks
         most = int(blocks.max())
         self.width = most * _BLOCK
         """Positions of the row that sees most."""
+        entries = slots[:, None] * shape[1] + np.arange(shape[1])  # [A, H]
+        has = np.broadcast_to((np.arange(most) < blocks[:, None])[:, None, None], (*shape, most))
+        own = np.broadcast_to((entries * of_a_slot)[:, :, None, None] + np.arange(most), has.shape)[has]
+        places = np.flatnonzero(has)
+        self._places, self._queries = torch.from_numpy(places), torch.from_numpy(places // most)
+        self._key_lines, self._value_lines = _lines(own, size), _lines(own, _BLOCK)
         # A score of a block that a row does not have is a sum of no lines.
-        own, places = _units(shape, slots, blocks, most, length // _BLOCK)
-        self._queries = torch.from_numpy(places // most)
-        self._key_lines = _lines(own, size)
-        has = np.zeros(np.prod(shape) * most, dtype=np.int32)
-        has[places] = size
-        self._key_sums = _begins(has)
-        own, places = _units(shape, slots, grains, self.width // _GRAIN, length // _GRAIN)
-        self._shares = torch.from_numpy(places)
-        self._value_lines = _lines(own, _GRAIN)
-        self._value_sums = _begins(np.repeat(grains * _GRAIN, shape[1] * shape[2]))
+        self._key_sums = _begins(has.reshape(-1) * size)
+        self._value_sums = _begins(np.repeat(blocks * _BLOCK, shape[1] * shape[2]))
 
-    def is_of(self, slots: np.ndarray, grains: np.ndarray) -> bool:
-        """Say whether rows in these slots that see so many grains see the same."""
-        return np.array_equal(self._slots, slots) and np.array_equal(self._grains, grains)
+    def is_of(self, slots: np.ndarray, blocks: np.ndarray) -> bool:
+        """Say whether rows in these slots that see so many blocks see the same."""
+        return np.array_equal(self._slots, slots) and np.array_equal(self._blocks, blocks)
 
     def scores(self, queries: Tensor, lines: Tensor) -> Tensor:
         """Return the products of queries [A·H·G, D] with the keys they see: [A·H·G, width]."""
@@ -126,22 +122,8 @@ class _Seen:
 
     def sums(self, shares: Tensor, lines: Tensor) -> Tensor:
         """Return the sums of the values seen, weighted by shares [A·H·G, width]: [A·H·G, D]."""
-        weights = shares.view(-1, _GRAIN).index_select(0, self._shares).view(-1)
+        weights = shares.view(-1, _BLOCK).index_select(0, self._places).view(-1)
         return _sums(lines, self._value_lines, self._value_sums, weights)
-
-
-def _units(
-    shape: tuple[int, int, int], slots: np.ndarray, counts: np.ndarray, most: int, of_an_entry: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first units of each row, `counts` [A] of them, for each of its queries.
-
-    First which they are of all that the cache has, `of_an_entry` for each head of a slot, then where they stand among
-    `most` for each query.
-    """
-    entries = slots[:, None] * shape[1] + np.arange(shape[1])  # [A, H]
-    has = np.broadcast_to((np.arange(most) < counts[:, None])[:, None, None], (*shape, most))
-    units = np.broadcast_to((entries * of_an_entry)[:, :, None, None] + np.arange(most), has.shape)
-    return units[has], np.flatnonzero(has)
 
 
 def _lines(units: np.ndarray, length: int) -> Tensor:
