@@ -1,6 +1,6 @@
 """Forward passes of our own on a CPU, for kinds of model where they are much faster than transformers'.
 
-A pass knows a model's weights and what surrounds attention; `lines` does attention itself, since that is where rows
+A pass knows a model's weights and what surrounds attention; `paged` does attention itself, since that is where rows
 of unlike length meet. Small weights are the model's own tensors, matrices are laid out anew (`linear`).
 
 Shapes: N tokens, C hidden size, H key-value heads, G queries of each, D head size, V vocabulary.

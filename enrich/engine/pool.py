@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 _PAGE = 2 << 20  # bytes of a large page
+# Memory that is shared, as is the default, gets large pages on few systems.
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 _LARGEST = 4  # times the size that is asked for: what is larger is left for those who need it
 
 
@@ -50,7 +52,7 @@ def _zeros(size: int) -> Tensor:
     if size < _PAGE:
         return torch.zeros(-(-size // 8) * 8, dtype=torch.uint8)
     try:
-        memory = mmap.mmap(-1, (-(-size // _PAGE) + 1) * _PAGE)
+        memory = mmap.mmap(-1, (-(-size // _PAGE) + 1) * _PAGE, **_PRIVATE)
     except OSError as error:
         raise MemoryError(f"no room for {size:,} bytes") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):

@@ -5,7 +5,7 @@ decoded, beside rows that are further on. A row that is done leaves at once; whe
 So nothing is computed for rows that are done, and nothing for the sake of a common length.
 
 A row's bits do not depend on its neighbours: matrix products give the same for any multiple of a few rows, and
-attention sees to it as well (`lines`). Tests hold it.
+attention sees to it as well (`paged`). Tests hold it.
 
 Shapes: A rows in flight, H key-value heads, G queries of each, D head size, T prompt tokens, C hidden.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from enrich.engine import sampling
 from enrich.engine.forward import Forward
-from enrich.engine.lines import LineCache, stepped
+from enrich.engine.paged import PagedCache, stepped
 from enrich.engine.pool import Pool
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 from enrich.engine.stopping import StopStrings
@@ -89,7 +89,7 @@ class RaggedBatch:
         self._coming: list[tuple[int, Request]] = []
         self._free = list(range(slots))[::-1]
         self._num_slots = slots
-        self._cache: LineCache | None = None  # once it is known how long rows may become
+        self._cache: PagedCache | None = None  # once it is known how long rows may become
         self._scores = pool.take((slots, forward.vocabulary), torch.float32)
         most = slots + forward.tile  # filler rows stand behind those in flight
         self._slots = np.zeros(most, dtype=np.int64)
@@ -149,7 +149,7 @@ class RaggedBatch:
         ]
         longest = max(len(one.prompt_token_ids) - 1 + limit for one, limit in zip(requests, limits, strict=True))
         if self._cache is None:
-            self._cache = LineCache(self._forward, self._pool, self._num_slots, longest)
+            self._cache = PagedCache(self._forward, self._pool, self._num_slots, longest)
         self._cache.make_room(longest)
         slots = self._free[-len(requests) :][::-1]
         computed = self._prefill(self._cache, requests, slots)
@@ -174,7 +174,7 @@ class RaggedBatch:
         self._coming = []
         self._stats.count(sum(lengths), computed + len(requests))
 
-    def _prefill(self, cache: LineCache, requests: Sequence[Request], slots: Sequence[int]) -> int:
+    def _prefill(self, cache: PagedCache, requests: Sequence[Request], slots: Sequence[int]) -> int:
         """Compute the keys and values of all prompts but their last tokens; return how many positions that fills."""
         prompts = [request.prompt_token_ids[:-1] for request in requests]
         filled, first = 0, 0
@@ -194,7 +194,7 @@ class RaggedBatch:
         return filled
 
     def _prefill_together(
-        self, cache: LineCache, prompts: Sequence[tuple[int, ...]], slots: Sequence[int], width: int
+        self, cache: PagedCache, prompts: Sequence[tuple[int, ...]], slots: Sequence[int], width: int
     ) -> int:
         """Compute some prompts, their tokens one after the other, without padding.
 
@@ -208,7 +208,7 @@ class RaggedBatch:
             self._forward.head_size,
         )
         num, lengths = len(prompts), np.array([len(prompt) for prompt in prompts])
-        into = torch.tensor(slots)
+        cache.begin_prompts(slots, lengths.tolist(), width)
         shared = _Shared(prompts)
         filler = -len(shared.tokens) % forward.tile
         owners = torch.from_numpy(np.repeat(np.arange(num), lengths))  # [T]
@@ -232,7 +232,7 @@ class RaggedBatch:
             for room, new in ((keys, new_keys), (values, new_values)):
                 of_all = new.index_select(0, shared.of_tokens)
                 room.view(-1, size).index_copy_(0, places, of_all.view(-1, size).float())
-            cache.store(layer, into, keys.view(num, heads, width, size), values.view(num, heads, width, size))
+            cache.store(layer, keys.view(num, heads, width, size), values.view(num, heads, width, size))
             if layer == forward.layers - 1:
                 break  # of the last layer nothing but these is needed
             scores = torch.baddbmm(causal, queries, keys.mT, alpha=forward.scale)
@@ -292,7 +292,10 @@ class RaggedBatch:
 
     def _drop(self, place: int) -> None:
         """Let a row go; the last one takes its place."""
-        self._free.append(self.rows[place].slot)
+        assert self._cache is not None
+        slot = self.rows[place].slot
+        self._free.append(slot)
+        self._cache.release(slot)
         last = self.rows.pop()
         end = len(self.rows)
         if place == end:

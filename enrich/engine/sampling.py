@@ -178,14 +178,22 @@ def _highest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     _check(maxima.amax(dim=1))
     _check(logits[:, (length - 1) * strips :].amax(dim=1))  # those that are left over
     least = np.partition(maxima.numpy(), strips - k, axis=1)[:, strips - k, None]
-    rows, tokens = np.divmod(np.flatnonzero(values >= least), vocabulary)
-    counts = np.bincount(rows, minlength=batch)
-    columns = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    scores = np.full((batch, counts.max()), -np.inf, dtype=values.dtype)
-    found = np.zeros(scores.shape, dtype=np.int64)
-    scores[rows, columns], found[rows, columns] = values[rows, tokens], tokens
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return (
-        torch.from_numpy(np.take_along_axis(scores, order, axis=1)),
-        torch.from_numpy(np.take_along_axis(found, order, axis=1)),
+    places = np.flatnonzero(values >= least)
+    begins = np.searchsorted(places, np.arange(batch + 1) * vocabulary)
+    counts = np.diff(begins)
+    rows = np.repeat(np.arange(batch), counts)
+    # One number for each, its score before its place from behind: numpy sorts integers with the vector units.
+    ranked = np.full((batch, counts.max()), np.iinfo(np.int64).min)
+    before = vocabulary - 1 - (places - rows * vocabulary)
+    ranked[rows, np.arange(len(rows)) - begins[rows]] = (
+        _turned(values.reshape(-1)[places].view(np.int32)) << 32 | before
     )
+    ranked.sort(axis=1)
+    highest = ranked[:, : -k - 1 : -1]
+    scores = _turned((highest >> 32).astype(np.int32)).astype(np.int32).view(np.float32)
+    return torch.from_numpy(scores), torch.from_numpy(vocabulary - 1 - (highest & _MASK))
+
+
+def _turned(bits: np.ndarray) -> np.ndarray:
+    """Return integers in the order of the float32 numbers with these bits [int32], or their bits again: int64."""
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The cache of lines against attention by the book, and the pool that its memory comes from."""
+"""The paged cache against attention by the book, and the pool that its memory comes from."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from enrich.engine.lines import LineCache
+from enrich.engine.paged import PagedCache
 from enrich.engine.pool import Pool
 
 LAYERS, SLOTS, HEADS, GROUP, SIZE = 2, 6, 2, 3, 16
 
 
-def make_cache(length: int, dtype: torch.dtype = torch.float32) -> LineCache:
+def make_cache(length: int, dtype: torch.dtype = torch.float32) -> PagedCache:
     forward: Any = SimpleNamespace(
         layers=LAYERS, kv_heads=HEADS, group=GROUP, head_size=SIZE, scale=0.25, dtype=dtype, vocabulary=9
     )
-    return LineCache(forward, Pool(), SLOTS, length)
+    return PagedCache(forward, Pool(), SLOTS, length)
 
 
 def by_the_book(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -39,13 +39,15 @@ def test_each_row_sees_its_own_positions_and_no_others(dtype: torch.dtype, toler
     for place, (slot, length) in enumerate(zip(slots, prompts, strict=True)):
         cache.make_room(length + 40)
         keys, values = (torch.randn(LAYERS, 1, HEADS, 32, SIZE).to(dtype) for _ in range(2))
+        cache.begin_prompts([slot], [length], 32)
         for layer in range(LAYERS):
-            cache.store(layer, torch.tensor([slot]), keys[layer], values[layer])
+            cache.store(layer, keys[layer], values[layer])
         seen[place].append((keys[:, 0, :, :length], values[:, 0, :, :length]))
     rows = [0, 1, 2]
     for step in range(40):
         if step == 10:  # one leaves, the last takes its place
             rows = [2, 1]
+            cache.release(slots[0])
         if step == 30:  # more room is wanted while rows are in flight
             cache.make_room(150)
         cache.begin_step(np.array([slots[row] for row in rows]), np.array([prompts[row] + step for row in rows]))
@@ -70,8 +72,10 @@ def test_a_row_has_the_same_bits_alone_and_beside_longer_ones() -> None:
 
     def attended(rows: list[int]) -> torch.Tensor:
         cache = make_cache(100)
-        cache.store(0, torch.tensor(rows), prompts[0, rows], prompts[1, rows])
-        cache.begin_step(np.array(rows), np.array([5, 40, 63])[rows])
+        lengths = np.array([5, 40, 63])[rows]
+        cache.begin_prompts(rows, lengths.tolist(), 64)
+        cache.store(0, prompts[0, rows], prompts[1, rows])
+        cache.begin_step(np.array(rows), lengths)
         return cache.attend(0, queries[rows], new[rows], new[rows])
 
     together = attended([0, 1, 2])
@@ -79,8 +83,32 @@ def test_a_row_has_the_same_bits_alone_and_beside_longer_ones() -> None:
         assert torch.equal(attended([row])[0], together[row])
 
 
+def test_blocks_that_are_let_go_of_are_taken_first_and_show_nothing_of_their_last_row() -> None:
+    torch.manual_seed(2)
+    prompts, queries, new = (
+        torch.randn(2, 1, HEADS, 64, SIZE),
+        torch.randn(1, HEADS, GROUP, SIZE),
+        torch.randn(1, HEADS, SIZE),
+    )
+
+    def attended(cache: PagedCache, slot: int) -> torch.Tensor:
+        cache.begin_prompts([slot], [33], 64)
+        cache.store(0, prompts[0], prompts[1])
+        cache.begin_step(np.array([slot]), np.array([33]))
+        return cache.attend(0, queries, new, new)
+
+    used = make_cache(64)  # two blocks for each slot
+    for slot in range(SLOTS):
+        used.begin_prompts([slot], [64], 64)
+        used.store(0, torch.full((1, HEADS, 64, SIZE), 99.0), torch.full((1, HEADS, 64, SIZE), 99.0))
+    used.release(2)
+    used.release(4)
+    assert torch.equal(attended(used, 4), attended(make_cache(64), 4))
+    assert used._blocks_of[4].tolist() == [4, 5]  # the released slot 2's, which lie first
+
+
 def test_memory_that_can_t_be_had_is_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> mmap.mmap:
+    def refuse(*_: object, **__: object) -> mmap.mmap:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(mmap, "mmap", refuse)
