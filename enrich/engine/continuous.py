@@ -85,7 +85,7 @@ class ContinuousEngine:
         forbids = any(request.forbidden for request in requests)
         while waiting and not should_stop() and may_begin():
             # On a CPU no more slots than there are rows; elsewhere bits depend on their number, so it stays the same.
-            most = self._room.rows(batch_rows)
+            most = self._room.rows(batch_rows, width + self._params.max_new_tokens)
             slots = self._room.filled(min(len(waiting), most), most)
             batch = None
             try:
@@ -131,7 +131,8 @@ class ContinuousEngine:
                     self._room.shrink(slots, width, self._params.max_new_tokens, error)
 
         while waiting and not should_stop() and may_begin():  # more than once if rows came when all had just ended
-            rows = min(self._room.rows(batch_rows), len(waiting))
+            positions = width + self._params.max_new_tokens
+            rows = min(self._room.rows(batch_rows, positions, self._pool.free_bytes), len(waiting))
             workers = max(1, min(threads, rows // _ROWS_OF_A_WORKER)) if forward.is_small else 1
             job = partial(work, -(-rows // workers))
             if workers == 1:

@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from enrich.errors import TryAgain
 
+log = logging.getLogger("enrich")
+
 # On a CPU, matrix products give a row the same float32 bits whatever rows stand beside it, if their number is a
 # multiple of the kernels' tile height (4 with AVX2). Rows are filled up to a multiple of this.
 TILE_ROWS = 16
 _FIXED_ROWS = 32  # at once where bits depend on their number and must not depend on what is wanted
+_KEPT_FREE = 2  # keys and values may take this part of what is free; the rest is for what is computed with them
+
+# Where control groups of the first and the second version tell their limit, what is used, and the files in that.
+_OF_GROUPS = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+}
 
 
 class Room:
-    """The rows for which a model has room: as many as are wanted, and half as many each time memory has run out."""
+    """The rows for which a model has room: as many as are wanted, and half as many each time that is too many."""
 
     def __init__(self, model: Any, deterministic: bool = False) -> None:
         self._device = model.device
         self.same_bits = model.dtype == torch.float32 and model.device.type == "cpu"
         """Whether a row's bits don't depend on the number of rows, as long as it is filled up."""
         self._deterministic = deterministic
+        self._position_bytes = _position_bytes(model)
         self._largest: int | None = None  # set once memory has run out
 
-    def rows(self, wanted: int) -> int:
-        """Return how many rows to take at most."""
+    @property
+    def _smallest(self) -> int:
+        return TILE_ROWS if self.same_bits else _FIXED_ROWS if self._deterministic else 1
+
+    def rows(self, wanted: int, positions: int = 0, held: int = 0) -> int:
+        """Return how many rows to take at most, halved until their keys and values fit into what memory is free.
+
+        Each row may come to so many positions; `held` are bytes that are not free but at hand for keys and values.
+        """
         if self._deterministic and not self.same_bits:
             return _FIXED_ROWS
-        return min(wanted, self._largest or wanted)
+        rows = min(wanted, self._largest or wanted)
+        free = free_memory(self._device) if positions else None
+        if free is None:
+            return rows
+        of_a_row = positions * self._position_bytes
+        fitting = rows
+        while fitting > self._smallest and fitting * of_a_row * _KEPT_FREE > free + held:
+            fitting = max(self._smallest, fitting // 2)
+        if fitting < rows:
+            log.info(
+                "%d rows at once instead of %d: their keys and values take up to %.1f GiB, and %.1f GiB are free",
+                fitting, rows, rows * of_a_row / 2**30, (free + held) / 2**30,
+            )  # fmt: skip
+        return fitting
 
     def filled(self, rows: int, most: int) -> int:
         """Return how many rows to compute for so many, filler included: `most` where bits depend on the number."""
@@ -43,13 +77,12 @@ class Room:
             raise error
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        smallest = TILE_ROWS if self.same_bits else _FIXED_ROWS if self._deterministic else 1
-        if rows <= smallest:
+        if rows <= self._smallest:
             raise TryAgain(
                 f"out of memory on {self._device} with {rows} rows of {width} + {new_tokens} tokens; free memory, or"
                 " lower --max-new-tokens or --dtype"
             ) from error
-        self._largest = max(smallest, rows // 2)
+        self._largest = max(self._smallest, rows // 2)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -58,3 +91,57 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # As torch's allocator for the CPU tells it, on Windows and elsewhere.
     return any(words in str(error).lower() for words in ("not enough memory", "can't allocate memory"))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that a device has for more, None where that can't be told.
+
+    On a CPU, Linux is asked what the machine has and what the control groups that this process is in leave of it: a
+    container, or a service with a limit, is ended when it goes beyond.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + unused)
+    return _free_of_machine() if device.type == "cpu" else None
+
+
+def _free_of_machine(root: Path = Path("/")) -> int | None:
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    return min([available, *_left_by_groups(root)])
+
+
+def _left_by_groups(root: Path) -> Iterator[int]:
+    """Yield the bytes that each control group with a limit leaves, those above this process's own too."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        files = _OF_GROUPS[1 if controllers else 2]
+        top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+        group = top / path.strip("/")
+        for directory in (group, *group.parents):
+            with suppress(OSError, ValueError, KeyError):  # there is no limit, or not of memory
+                limit, used, stat = ((directory / name).read_text() for name in files[:3])
+                entries = dict(entry.split() for entry in stat.splitlines())
+                yield int(limit) - int(used) + int(entries[files[3]])  # files that were read make room
+            if directory == top:
+                break
+
+
+def _position_bytes(model: Any) -> int:
+    """Return the bytes that the keys and values of one token take up; 0 for a model that doesn't tell."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        return 0
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)

@@ -27,6 +27,12 @@ class Pool:
         self._free: list[Tensor] = []  # of numbers of one kind each, without a shape
         self._lock = threading.Lock()
 
+    @property
+    def free_bytes(self) -> int:
+        """What it holds that nobody has."""
+        with self._lock:
+            return sum(one.nbytes for one in self._free)
+
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Return a tensor of finite numbers, zeros or what it was given back with."""
         size = math.prod(shape)

@@ -53,7 +53,7 @@ class ReferenceEngine:
         """Yield (index, completion) batch after batch; see `Engine.generate`."""
         start = 0
         while start < len(requests) and not should_stop() and may_begin():
-            rows = self._room.rows(batch_rows)
+            rows = self._room.rows(batch_rows, width + self._params.max_new_tokens)
             batch = requests[start : start + rows]
             try:
                 completions = self._run(batch, width, self._room.filled(len(batch), rows), should_stop)

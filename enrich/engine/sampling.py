@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -194,6 +195,6 @@ def _highest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(scores), torch.from_numpy(vocabulary - 1 - (highest & _MASK))
 
 
-def _turned(bits: np.ndarray) -> np.ndarray:
+def _turned(bits: Any) -> Any:
     """Return integers in the order of the float32 numbers with these bits [int32], or their bits again: int64."""
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
