@@ -129,7 +129,7 @@ class RunConfig:
     deterministic: bool = _option(
         False, "The same bytes whatever --batch-size, on a GPU too: float32, rows computed in one fixed number."
     )
-    batch_size: int = _option(256, "Rows generated at once; fewer by itself where memory does not suffice.")
+    batch_size: int = _option(256, "Rows generated at once; fewer by itself where more would not fit or not pay.")
     batch_tokens: int = _option(65536, "Most tokens, prompts and new ones, in a batch.")
     workers: int | None = _option(
         None, "Generate in so many Ray actors, one for each GPU or share of the CPU; needs the extra `ray`."

@@ -64,8 +64,8 @@ class ContinuousEngine:
         self._params = params
         self._ends = set(take_over(model, end_token_id))
         self._steps = _GPU_CHECK_EVERY if model.device.type == "cuda" else 1
-        self._room = Room(model, deterministic)
         self._forward = forward_of(model)
+        self._room = Room(model, deterministic, has_own_pass=self._forward is not None)
         self._pool = Pool()
         self.pads = self._forward is None
 

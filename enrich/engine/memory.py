@@ -18,6 +18,8 @@ log = logging.getLogger("enrich")
 # multiple of the kernels' tile height (4 with AVX2). Rows are filled up to a multiple of this.
 TILE_ROWS = 16
 _FIXED_ROWS = 32  # at once where bits depend on their number and must not depend on what is wanted
+# At once where few rows are filled up to the number wanted, which on a CPU takes as long as if all were rows.
+_FILLED_UP_ROWS = 128
 _KEPT_FREE = 2  # keys and values may take this part of what is free; the rest is for what is computed with them
 
 # Where control groups of the first and the second version tell their limit, what is used, and the files in that.
@@ -28,13 +30,17 @@ _OF_GROUPS = {
 
 
 class Room:
-    """The rows for which a model has room: as many as are wanted, and half as many each time that is too many."""
+    """The rows for which a model has room: as many as are wanted, and half as many each time that is too many.
 
-    def __init__(self, model: Any, deterministic: bool = False) -> None:
+    `has_own_pass` says that the model's pass is one of ours, in which bits never depend on the number of rows.
+    """
+
+    def __init__(self, model: Any, deterministic: bool = False, has_own_pass: bool = False) -> None:
         self._device = model.device
         self.same_bits = model.dtype == torch.float32 and model.device.type == "cpu"
         """Whether a row's bits don't depend on the number of rows, as long as it is filled up."""
         self._deterministic = deterministic
+        self._fills_up = self._device.type == "cpu" and not self.same_bits and not has_own_pass
         self._position_bytes = _position_bytes(model)
         self._largest: int | None = None  # set once memory has run out
 
@@ -49,7 +55,7 @@ class Room:
         """
         if self._deterministic and not self.same_bits:
             return _FIXED_ROWS
-        rows = min(wanted, self._largest or wanted)
+        rows = min(wanted, self._largest or wanted, _FILLED_UP_ROWS if self._fills_up else wanted)
         free = free_memory(self._device) if positions else None
         if free is None:
             return rows

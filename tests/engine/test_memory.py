@@ -45,7 +45,7 @@ def test_rows_are_halved_until_keys_and_values_take_half_of_what_is_free(
     dtype: torch.dtype, about: dict[str, int], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda _: 600_000_000)
-    room = Room(model(dtype, **about))
+    room = Room(model(dtype, **about), has_own_pass=True)
     assert room.rows(256, 100) == rows
     assert room.rows(256, 100, held=10**10) == 256
     assert room.rows(8, 100) == 8
@@ -57,6 +57,15 @@ def test_a_few_rows_are_tried_however_little_is_free(monkeypatch: pytest.MonkeyP
     assert Room(model()).rows(256, 100) == memory.TILE_ROWS
     assert Room(model(torch.bfloat16)).rows(256, 100) == 1
     assert Room(model(torch.bfloat16), deterministic=True).rows(256, 100) == 32
+
+
+def test_no_more_rows_than_are_worth_filling_up_where_bits_depend_on_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda _: None)
+    assert Room(model(torch.bfloat16)).rows(256, 100) == 128
+    assert Room(model(torch.bfloat16), has_own_pass=True).rows(256, 100) == 256
+    assert Room(model(torch.float32)).rows(256, 100) == 256
 
 
 def test_where_free_memory_can_t_be_told_rows_are_as_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
