@@ -124,7 +124,7 @@ def _is_its_own(reading: Reading, count: Count) -> bool:
     return count.thing != "piece" and re.search(rf"\bits {re.escape(count.shown)}\b", reading.text) is not None
 
 
-_MODEL = re.compile(r"\b([A-Z][A-Za-z]{2,20})[ -]?(?!\d+(?:st|nd|rd|th)\b)(\d{1,4}[A-Za-z]{0,3})\b(?!\.\d)")
+_MODEL = re.compile(r"([A-Z](?<!\w[A-Z])[A-Za-z]{2,20})[ -]?(?!\d+(?:st|nd|rd|th)\b)(\d{1,4}[A-Za-z]{0,3})\b(?!\.\d)")
 _NO_MODEL = frozenset(
     "set pack box size ages age over with includes features these all our the for about only from than fits and has"
     " holds measures piece pieces case step level grade type version volume vol part number top class series".split()
@@ -402,8 +402,9 @@ def _names_the_product(reading: Reading, mention: _Mention) -> bool:
     first, second, *_ = [*reading.tokens[mention.end : mention.end + 2], "", ""]
     if first == "construction" or (stem(first) in nouns and (not second or second in _BREAKS)):
         return True
-    title = tokens_of(reading.product.title)
-    return stem(second) in nouns and first not in _PARTS and any(pair == (first, second) for pair in pairwise(title))
+    if stem(second) not in nouns or first in _PARTS:
+        return False
+    return (first, second) in pairwise(tokens_of(reading.product.title))
 
 
 _PARTS = frozenset(
@@ -411,7 +412,7 @@ _PARTS = frozenset(
     " sole lining strap cover shell body panel door".split()
 )
 # Not "the": that may be a place, such as the Blue Ridge Mountains.
-_NAME = re.compile(r"\b(?:our|this|these)\s+((?:[A-Z][\w'’-]*\s+){2,6}[A-Z][\w'’-]*)")
+_NAME = re.compile(r"(?:our|this|these)(?<!\wour)(?<!\wthis)(?<!\wthese)\s+((?:[A-Z][\w'’-]*\s+){2,6}[A-Z][\w'’-]*)")
 
 
 def _names(words: Words) -> list[bool]:
@@ -458,7 +459,7 @@ def other_brand(reading: Reading, limits: Limits) -> str | None:
     return None
 
 
-_BY = re.compile(r"\b(?:by|from) ([A-Z][\w'’-]{2,20})\b")
+_BY = re.compile(r"(?:by|from)(?<!\wby)(?<!\wfrom) ([A-Z][\w'’-]{2,20})\b")
 _NO_MAKER = frozenset(
     "the this our your italy japan germany france england scotland ireland spain portugal india china turkey europe"
     " america mexico peru brazil egypt thailand sweden denmark norway canada australia usa monday tuesday wednesday"
