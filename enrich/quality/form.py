@@ -220,7 +220,7 @@ def prompt_leak(reading: Reading, limits: Limits) -> str | None:
 
 
 def _phrase(lexicon: str, reading: Reading) -> str | None:
-    for start, end, _ in _phrases(lexicon).find(reading.tokens, reading.places)[:1]:
+    for start, end, _ in _phrases(lexicon).find(reading.tokens, reading.known)[:1]:
         return f"says '{' '.join(reading.tokens[start:end])}'"
     return None
 
@@ -419,8 +419,8 @@ def banned_word(reading: Reading, limits: Limits) -> str | None:
 
 
 def _forbidden(phrases: Phrases[str], reading: Reading) -> str | None:
-    found = phrases.find(reading.tokens, reading.places)
-    stated = {phrase for _, _, phrase in phrases.find(reading.row.tokens, reading.row.places)} if found else set()
+    found = phrases.find(reading.tokens, reading.known)
+    stated = {phrase for _, _, phrase in phrases.find(reading.row.tokens, reading.row.known)} if found else set()
     for _, _, phrase in found:
         if phrase not in stated:
             return f"says '{phrase}'"
@@ -436,7 +436,7 @@ def _profanities() -> Phrases[None]:
 
 def profanity(reading: Reading, limits: Limits) -> str | None:
     """Find a word of the package badwords-py's English list that the row does not have."""
-    for start, end, _ in _profanities().find(reading.tokens, reading.places):
+    for start, end, _ in _profanities().find(reading.tokens, reading.known):
         words = reading.tokens[start:end]
         if not set(words) <= reading.row.known:
             return f"says '{' '.join(words)}'"

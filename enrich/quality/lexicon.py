@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -38,33 +38,26 @@ class Phrases(Generic[T]):
                 candidates.sort(key=lambda candidate: -len(candidate[0]))
         self._firsts = frozenset(self._by_first)
 
-    def find(self, tokens: Sequence[str], places: Mapping[str, Sequence[int]]) -> list[tuple[int, int, T]]:
+    def find(self, tokens: Sequence[str], known: Set[str]) -> list[tuple[int, int, T]]:
         """Return (first token, token after the last, value) from left to right, the longest phrase at each place.
 
-        `places` are where each of `tokens` stands: only the first words of phrases are looked at.
+        `known` is the set of `tokens`: most have the first word of no phrase.
         """
-        at = [
-            place
-            for first in self._firsts.intersection(places)
-            for by_second in (self._by_first[first],)
-            for place in places[first]
-            if "" in by_second or (place + 1 < len(tokens) and tokens[place + 1] in by_second)
-        ]
+        if self._firsts.isdisjoint(known):
+            return []
         found: list[tuple[int, int, T]] = []
         end = 0
-        for place in sorted(at):
-            if place >= end and (phrase := self._longest(tokens, place)):
-                end = place + len(phrase[0])
-                found.append((place, end, phrase[1]))
+        for place in [place for place, token in enumerate(tokens) if token in self._firsts]:
+            by_second = self._by_first[tokens[place]]
+            second = tokens[place + 1] if place + 1 < len(tokens) else ""
+            if place < end or not (second in by_second or "" in by_second):
+                continue
+            for words, value in (*by_second.get(second, ()), *by_second.get("", ())):
+                if len(words) == 1 or tuple(tokens[place : place + len(words)]) == words:
+                    end = place + len(words)
+                    found.append((place, end, value))
+                    break
         return found
-
-    def _longest(self, tokens: Sequence[str], place: int) -> tuple[tuple[str, ...], T] | None:
-        by_second = self._by_first[tokens[place]]
-        for second in (*tokens[place + 1 : place + 2], ""):
-            for words, value in by_second.get(second, ()):
-                if tuple(tokens[place : place + len(words)]) == words:
-                    return words, value
-        return None
 
 
 @cache

@@ -39,14 +39,6 @@ class Words:
         """Whether there is a digit in it."""
         return any(map(str.isdecimal, self.characters))
 
-    @cached_property
-    def places(self) -> dict[str, list[int]]:
-        """Where each word stands, rising."""
-        places: dict[str, list[int]] = {}
-        for place, token in enumerate(self.tokens):
-            places.setdefault(token, []).append(place)
-        return places
-
 
 class Reading(Words):
     """A text that is to be judged beside its product."""
