@@ -38,12 +38,22 @@ _OPENERS = frozenset(
 _ARTICLES = frozenset("a an the this that our your its each every per one".split())
 # Never without the unit that they are said of: `200 sq. ft.`
 _HALF_UNITS = frozenset("sq cu fl".split())
+# What any other word says nothing against: a stop behind it ends the sentence.
+_SPECIAL = _NEVER_LAST | _LABELS | _UNITS | _NAME_PARTS | _HALF_UNITS
 _FOLLOWING_UNITS = _UNITS | frozenset("inch inches foot feet yard yards ounce ounces pound pounds x by".split())
 
 _CLOSERS = "\"'”“’»›)\\]}"
-_WIDE_STOP = "[。！？｡][”’」』）】》〉]*"
-# A run of marks is looked at from its first one only: every other start would make long runs quadratic.
-_END = re.compile(rf"(?<![.!?…])[.!?…]++[{_CLOSERS}]*+(?=\s|$)|[।॥؟۔։።။។]++[{_CLOSERS}]*+(?=\s|$)|{_WIDE_STOP}")
+_STOPS, _OTHER_STOPS, _WIDE_STOPS = ".!?…", "।॥؟۔։።။។", "。！？｡"
+STOPS = _STOPS + _OTHER_STOPS + _WIDE_STOPS  # no sentence ends without one of them
+_WIDE_CLOSERS = "[”’」』）】》〉]*"
+_WIDE_STOP = f"[{_WIDE_STOPS}]{_WIDE_CLOSERS}"
+# A run of marks is looked at from its first one only: every other start would make long runs quadratic. The class of
+# all marks stands first, as what comes after it is tried only where one of them is: several times quicker.
+_END = re.compile(
+    rf"[{STOPS}](?:(?<=[{_STOPS}])(?<![{_STOPS}]{{2}})[{_STOPS}]*+[{_CLOSERS}]*+(?=\s|$)"
+    rf"|(?<=[{_OTHER_STOPS}])[{_OTHER_STOPS}]*+[{_CLOSERS}]*+(?=\s|$)"
+    rf"|(?<=[{_WIDE_STOPS}]){_WIDE_CLOSERS})"
+)
 _ENDS_WIDE = re.compile(rf"{_WIDE_STOP}$")
 _UNFINISHED = re.compile(rf"(?:\.\s?\.|…)[{_CLOSERS}]*$")
 _MORE_MARKS = re.compile(rf"\s*[.!?…]+[{_CLOSERS}]*(?:\s|$)")
@@ -61,11 +71,12 @@ _DIMENSION = re.compile(
 _NUMBERED_START = re.compile(r"\d[\d.,]*(?:%| ([^\W\d_]+))")
 # Where a text was cut off, such a stop may be within `3.5`, `U.S.`, `e.g.` or `no. 4`.
 _DOUBTFUL_STOP = re.compile(r"(?<=\d)\.$|(?<![^\W_])[^\W\d_]\.$|\b(?:nos?|nr|vol|fig)\.$", re.IGNORECASE)
-_SPACE = re.compile(r"\s+")
 # What no text needs, save for the controls that separate words: `\s` has those.
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffd-\uffff]")
 # What two spellings of one sentence may differ in. A mark before a digit counts: 2.5 in. is not 25 in.
-_INSIGNIFICANT = re.compile(r"[!?…\"'“”‘’«»()\[\]{}*_~•·–—|;।॥؟۔։።။។。！？｡、，「」『』（）]|[.,:/-](?!\d)")
+_INSIGNIFICANT = re.compile(
+    r"[.,:/\-!?…\"'“”‘’«»()\[\]{}*_~•·–—|;।॥؟۔։።။។。！？｡、，「」『』（）](?:(?<![.,:/-])|(?!\d))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ def clean_text(raw: str, *, cut_off: bool = False) -> Cleaned:
 
     A text without any sentence end is returned as it is, and flagged: a short text is better judged than lost.
     """
-    text = _SPACE.sub(" ", _CONTROL.sub("", raw)).strip()
+    text = " ".join(_CONTROL.sub("", raw).split())
     if not text:
         return Cleaned("", ("empty",))
     if cut_off and (doubtful := _DOUBTFUL_STOP.search(text)):
@@ -110,16 +121,25 @@ def _clean_once(text: str) -> Cleaned:
     pieces, rest = _split(text)
     if not pieces:
         return Cleaned(text, ("no_sentence_end",))
-    unique: dict[tuple[str, bool], str] = {}
-    for piece in pieces:
-        # One that trails off does not stand for the finished one after it.
-        unique.setdefault((_normal(piece), bool(_UNFINISHED.search(piece))), piece)
+    unique = _unique(pieces)
     flags = []
     if len(unique) < len(pieces):
         flags.append("repeated_sentence")
     if rest.strip():
         flags.append("cut_to_sentence")
-    return Cleaned(_join(list(unique.values())), tuple(flags))
+    return Cleaned(_join(unique), tuple(flags))
+
+
+def _unique(pieces: list[str]) -> list[str]:
+    """Drop the sentences that stand there before."""
+    normal = [_normal(piece) for piece in pieces]
+    if len(set(normal)) == len(pieces):
+        return pieces
+    # One that trails off does not stand for the finished one after it.
+    unique: dict[tuple[str, bool], str] = {}
+    for piece, key in zip(pieces, normal, strict=True):
+        unique.setdefault((key, bool(_UNFINISHED.search(piece))), piece)
+    return list(unique.values())
 
 
 def _split(text: str) -> tuple[list[str], str]:
@@ -154,21 +174,23 @@ def _ends_sentence(before: str, mark: str, after: str) -> bool:
 
     If it does, it also does where nothing follows, so that cutting a text there leaves a whole sentence.
     """
-    if mark[0] in "。！？｡":
+    if mark[0] in _WIDE_STOPS:
         return True
     if _MORE_MARKS.match(after):  # `. . .` and `! !`: the last one decides
         return False
     opening = after.lstrip(_LEADING)
     if opening.lstrip(_BRACKETS)[:1].islower() and not _LOWER_BRAND.match(opening):
         return False
-    words = before.split()
-    word = words[-1].lstrip(_LEADING + _BRACKETS) if words else ""
+    last = before.rsplit(None, 1)[-1:]
+    word = last[0].lstrip(_LEADING + _BRACKETS) if last else ""
     if mark[0] != ".":
         # After a capital it may belong to a name: `Yahoo! Mail`
         return not opening or not word[:1].isupper() or _opens_sentence(opening)
     if mark.startswith(".."):
         return True
-    return _full_stop_ends(words, word, opening)
+    if len(word) > 1 and word.isalpha() and word.lower() not in _SPECIAL:
+        return True
+    return _full_stop_ends(before.split(), word, opening)
 
 
 def _full_stop_ends(words: list[str], word: str, opening: str) -> bool:

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from enrich.quality.lexicon import Phrases, entries, groups, tokens_of
 from enrich.quality.limits import Limits
@@ -124,7 +125,7 @@ def _is_its_own(reading: Reading, count: Count) -> bool:
     return count.thing != "piece" and re.search(rf"\bits {re.escape(count.shown)}\b", reading.text) is not None
 
 
-_MODEL = re.compile(r"\b([A-Z][A-Za-z]{2,20})[ -]?(?!\d+(?:st|nd|rd|th)\b)(\d{1,4}[A-Za-z]{0,3})\b(?!\.\d)")
+_MODEL = re.compile(r"([A-Z](?<!\w[A-Z])[A-Za-z]{2,20})[ -]?(?!\d+(?:st|nd|rd|th)\b)(\d{1,4}[A-Za-z]{0,3})\b(?!\.\d)")
 _NO_MODEL = frozenset(
     "set pack box size ages age over with includes features these all our the for about only from than fits and has"
     " holds measures piece pieces case step level grade type version volume vol part number top class series".split()
@@ -185,15 +186,8 @@ def _find_numbers(words: Words) -> Numbers:
 class _Tree:
     """The materials: how each is written, and what it is a kind of."""
 
-    parents: dict[str, str]
+    lines: dict[str, tuple[str, ...]]  # the material and all that it is a kind of, up to the root
     phrases: Phrases[str]
-
-    def line(self, name: str) -> list[str]:
-        """Return the material and all that it is a kind of, up to the root."""
-        line = [name]
-        while parent := self.parents.get(line[-1]):
-            line.append(parent)
-        return line
 
 
 @cache
@@ -205,11 +199,18 @@ def _materials() -> _Tree:
         if parent:
             parents[name] = parent
         spellings |= dict.fromkeys(words if name.startswith("(") else [name, *words], name)
-    return _Tree(parents, Phrases(spellings))
+    lines = {name: _line(name, parents) for name in {*parents, *parents.values(), *spellings.values()}}
+    return _Tree(lines, Phrases(spellings))
 
 
-@dataclass(frozen=True, slots=True)
-class _Mention:
+def _line(name: str, parents: dict[str, str]) -> tuple[str, ...]:
+    line = [name]
+    while parent := parents.get(line[-1]):
+        line.append(parent)
+    return tuple(line)
+
+
+class _Mention(NamedTuple):
     """A word of a lexicon at its place among a text's words."""
 
     start: int
@@ -218,8 +219,8 @@ class _Mention:
 
 
 def _material_mentions(words: Words) -> list[_Mention]:
-    found = _materials().phrases.find(words.tokens, words.places)
-    return [_Mention(start, end, name) for start, end, name in found if name]
+    found = _materials().phrases.find(words.tokens, words.known)
+    return [_Mention(*one) for one in found if one[2]]
 
 
 _CLOTH = {"(textile fiber)", "(weave)"}
@@ -234,13 +235,13 @@ def contradicted_material(reading: Reading, limits: Limits) -> str | None:
     if not stated:
         return None
     # "Beech wood" is beech: what another of the row's materials is a kind of says nothing more.
-    stated -= {general for name in stated for general in tree.line(name)[1:]}
-    lines = {name: tree.line(name) for name in stated}
+    stated -= {general for name in stated for general in tree.lines[name][1:]}
+    lines = {name: tree.lines[name] for name in stated}
     roots = {line[-1] for line in lines.values()}
     known = {one for line in lines.values() for one in line}
     # What a title names may be of a part ("in a glass jar"); what stands under "material" is of the product.
     told = any("material" in attribute.name.lower() for attribute in reading.product.attributes)
-    ours = {mention.name: tree.line(mention.name) for mention in said}
+    ours = {mention.name: tree.lines[mention.name] for mention in said}
     if any(name in known or not stated.isdisjoint(line) for name, line in ours.items()):
         # Beside the row's own material, another is of a part, unless it names the very product; but faux leather is not
         # leather as well.
@@ -264,7 +265,7 @@ def unstated_material(reading: Reading, limits: Limits) -> str | None:
     if not said:
         return None
     tree = _materials()
-    known = {one for mention in reading.row.once(_material_mentions) for one in tree.line(mention.name)}
+    known = {one for mention in reading.row.once(_material_mentions) for one in tree.lines[mention.name]}
     for mention in said:
         if mention.name not in known:
             return f"says {mention.name}"
@@ -303,8 +304,8 @@ _MANY_COLORS = frozenset(
 
 
 def _color_mentions(words: Words) -> list[_Mention]:
-    found = _colors().find(words.tokens, words.places)
-    return [_Mention(start, end, name) for start, end, name in found if name]
+    found = _colors().find(words.tokens, words.known)
+    return [_Mention(*one) for one in found if one[2]]
 
 
 def _is_color(reading: Reading, mention: _Mention) -> bool:
@@ -402,8 +403,9 @@ def _names_the_product(reading: Reading, mention: _Mention) -> bool:
     first, second, *_ = [*reading.tokens[mention.end : mention.end + 2], "", ""]
     if first == "construction" or (stem(first) in nouns and (not second or second in _BREAKS)):
         return True
-    title = tokens_of(reading.product.title)
-    return stem(second) in nouns and first not in _PARTS and any(pair == (first, second) for pair in pairwise(title))
+    if stem(second) not in nouns or first in _PARTS:
+        return False
+    return (first, second) in pairwise(tokens_of(reading.product.title))
 
 
 _PARTS = frozenset(
@@ -411,7 +413,7 @@ _PARTS = frozenset(
     " sole lining strap cover shell body panel door".split()
 )
 # Not "the": that may be a place, such as the Blue Ridge Mountains.
-_NAME = re.compile(r"\b(?:our|this|these)\s+((?:[A-Z][\w'’-]*\s+){2,6}[A-Z][\w'’-]*)")
+_NAME = re.compile(r"(?:our|this|these)(?<!\wour)(?<!\wthis)(?<!\wthese)\s+((?:[A-Z][\w'’-]*\s+){2,6}[A-Z][\w'’-]*)")
 
 
 def _names(words: Words) -> list[bool]:
@@ -458,7 +460,7 @@ def other_brand(reading: Reading, limits: Limits) -> str | None:
     return None
 
 
-_BY = re.compile(r"\b(?:by|from) ([A-Z][\w'’-]{2,20})\b")
+_BY = re.compile(r"(?:by|from)(?<!\wby)(?<!\wfrom) ([A-Z][\w'’-]{2,20})\b")
 _NO_MAKER = frozenset(
     "the this our your italy japan germany france england scotland ireland spain portugal india china turkey europe"
     " america mexico peru brazil egypt thailand sweden denmark norway canada australia usa monday tuesday wednesday"

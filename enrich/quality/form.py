@@ -12,6 +12,7 @@ from functools import cache
 from importlib import resources
 from itertools import pairwise
 
+from enrich.quality.cleaning import STOPS
 from enrich.quality.lexicon import Phrases, entries, groups, tokens_of
 from enrich.quality.limits import Limits
 from enrich.quality.reading import Reading, Words
@@ -21,36 +22,35 @@ _SHOWN = 40  # characters of a find in a reason
 
 def too_short(reading: Reading, limits: Limits) -> str | None:
     """Find fewer words, sentences or characters than asked for."""
-    characters, words, sentences = len(reading.text), _num_words(reading.text), _num_sentences(reading)
-    for count, least, what in (
-        (words, limits.min_words, "word"), (sentences, limits.min_sentences, "sentence"),
-        (characters, limits.min_characters, "character"),
-    ):  # fmt: skip
-        if count < least:
-            return f"{_counted(count, what)}, fewer than {least}"
+    if (words := reading.once(_num_words)) < limits.min_words:
+        return f"{_counted(words, 'word')}, fewer than {limits.min_words}"
+    # Words make one sentence at least.
+    if limits.min_sentences > min(words, 1) and (sentences := _num_sentences(reading)) < limits.min_sentences:
+        return f"{_counted(sentences, 'sentence')}, fewer than {limits.min_sentences}"
+    if (characters := len(reading.text)) < limits.min_characters:
+        return f"{_counted(characters, 'character')}, fewer than {limits.min_characters}"
     return None
 
 
 def too_long(reading: Reading, limits: Limits) -> str | None:
     """Find more words, sentences or characters than asked for."""
-    characters, words, sentences = len(reading.text), _num_words(reading.text), _num_sentences(reading)
-    for count, most, what in (
-        (words, limits.max_words, "word"), (sentences, limits.max_sentences, "sentence"),
-        (characters, limits.max_characters, "character"),
-    ):  # fmt: skip
-        if count > most:
-            return f"{_counted(count, what)}, more than {most}"
+    if (words := reading.once(_num_words)) > limits.max_words:
+        return f"{_counted(words, 'word')}, more than {limits.max_words}"
+    # There are no more than marks that can end one, and an unfinished one.
+    at_most = sum(map(reading.text.count, STOPS)) + 1
+    if at_most > limits.max_sentences and (sentences := _num_sentences(reading)) > limits.max_sentences:
+        return f"{_counted(sentences, 'sentence')}, more than {limits.max_sentences}"
+    if (characters := len(reading.text)) > limits.max_characters:
+        return f"{_counted(characters, 'character')}, more than {limits.max_characters}"
     return None
-
-
-_MARKS = re.compile(r"[.!?…。！？｡।॥؟۔։။።]+")
 
 
 def _num_sentences(reading: Reading) -> int:
     return len(reading.sentences) + bool(reading.unfinished)
 
 
-def _num_words(text: str) -> int:
+def _num_words(words: Words) -> int:
+    text = words.text
     # Without spaces between words, two characters are about a word.
     dense = 0 if text.isascii() else sum("\u2e80" <= c <= "\u9fff" or "\u0e00" <= c <= "\u0eff" for c in text)
     return len(text.split()) + dense // 2
@@ -60,6 +60,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
+_STOPPED = re.compile(r"\d\.(?!\S)")
 _NUMBER_STOP = re.compile(r"(?:(?<=[^\s.!?:] )|(?<=\$))(\d{1,9})\.(?!\S)")  # not the `2.` of a list
 _DECIMALS = re.compile(r"(?<![\d.,])(\d{1,9})\.\d{1,9}")
 _WHOLE_NUMBERS = re.compile(r"(?<![\d.,])(\d{1,9})(?![\d.,]*\d)")
@@ -67,7 +68,7 @@ _WHOLE_NUMBERS = re.compile(r"(?<![\d.,])(\d{1,9})(?![\d.,]*\d)")
 
 def _broken_number(reading: Reading) -> str | None:
     """Return the decimal of the row that the text has up to its point: `two doors, 3.`, where the row says 3.9 lb."""
-    stopped = set(_NUMBER_STOP.findall(reading.text))
+    stopped = set(_NUMBER_STOP.findall(reading.text)) if _STOPPED.search(reading.text) else None
     if not stopped or not reading.row.has_digits:
         return None
     stopped -= set(_WHOLE_NUMBERS.findall(reading.row.text))
@@ -93,9 +94,11 @@ _OFTEN = 3
 def _repeated_runs(words: Words) -> dict[tuple[str, ...], int]:
     """Return the runs of four words that stand there more than once."""
     tokens = words.tokens
-    runs = list(zip(*(tokens[start:] for start in range(_SHORT_RUN)), strict=False))
-    if len(set(runs)) == len(runs):
+    # A run that stands there again has pairs of words that do, one fewer than words.
+    pairs = len(tokens) - 1
+    if pairs - len(set(pairwise(tokens))) < _SHORT_RUN - 1:
         return {}
+    runs = zip(*(tokens[start:] for start in range(_SHORT_RUN)), strict=False)
     return {run: count for run, count in Counter(runs).items() if count > 1}
 
 
@@ -134,6 +137,8 @@ _DOUBLED = re.compile(rf"\b({'|'.join(sorted(_NEVER_DOUBLED))})\s{{1,3}}\1\b", r
 # Names come doubled with a capital: Tsum Tsum.
 _DOUBLED_NAME = re.compile(r"\b([a-z]{3,20}) \1\b")
 _BOTH_SIDES = re.compile(r"\b((?:[^\W\d_]{1,20} ){0,5}[^\W\d_]{3,20}),? (?:and|or) (?:an? |the )?\1(?=[.,;:!?])")
+_JOINT = re.compile(r" (?:and|or)(?= )")
+_LONGEST_SIDE = 140  # characters, more than the pattern can take in behind an "and"
 _MAY_BE_DOUBLED = frozenset(
     "again bigger bye chop chug far had hush knock less long longer many more night over really so tap that then time"
     " tut very yum".split()
@@ -148,10 +153,20 @@ def doubled_word(reading: Reading, limits: Limits) -> str | None:
     for found in _DOUBLED_NAME.finditer(reading.text) if doubled else ():
         if found[1] not in _MAY_BE_DOUBLED and found[0] not in reading.row.text.lower():
             return f"'{found[0]}'"
-    for found in _BOTH_SIDES.finditer(reading.text):
+    for found in _BOTH_SIDES.finditer(reading.text) if _may_have_both_sides(reading.text) else ():
         if found[1].split()[-1].lower() not in _MAY_BE_DOUBLED and found[0].lower() not in reading.row.text.lower():
             return f"'{found[0]}'"
     return None
+
+
+def _may_have_both_sides(text: str) -> bool:
+    """Tell whether letters before an "and" or an "or" stand behind it too, with a mark: in few texts they do."""
+    for joint in _JOINT.finditer(text):
+        ending = text[max(0, joint.start() - 4) : joint.start()].rstrip(",")[-3:]
+        behind = text[joint.end() : joint.end() + _LONGEST_SIDE]
+        if ending in behind and any(f"{ending}{mark}" in behind for mark in ".,;:!?"):
+            return True
+    return False
 
 
 _BRACKETED = re.compile(
@@ -175,9 +190,10 @@ def placeholder(reading: Reading, limits: Limits) -> str | None:
     text = reading.text
     # Marks and words that most texts have none of first: that is several times quicker than to try the patterns.
     found = None
-    if not _OPENING.isdisjoint(text):
+    has_opening = not _OPENING.isdisjoint(reading.characters)
+    if has_opening:
         found = _BRACKETED.search(text)
-    if found is None and not (_OPENING.isdisjoint(text) and _LEFT_WORDS.isdisjoint(reading.known)):
+    if found is None and (has_opening or not _LEFT_WORDS.isdisjoint(reading.known)):
         found = _LEFT_OVER.search(text)
     return _has(found, reading)
 
@@ -196,7 +212,7 @@ def prompt_leak(reading: Reading, limits: Limits) -> str | None:
     """Find words to or of the model in place of words on the product: "Title:", "as an AI"."""
     text = reading.text
     found = _LABEL.search(text) if ":" in text else None
-    if found is None and not _MARKING.isdisjoint(text):
+    if found is None and not _MARKING.isdisjoint(reading.characters):
         found = _MARKERS.search(text)
     if found and found[0].strip() not in reading.row.text:
         return f"has {_shown(found[0].lstrip('.!? '))}"
@@ -204,7 +220,7 @@ def prompt_leak(reading: Reading, limits: Limits) -> str | None:
 
 
 def _phrase(lexicon: str, reading: Reading) -> str | None:
-    for start, end, _ in _phrases(lexicon).find(reading.tokens, reading.places):
+    for start, end, _ in _phrases(lexicon).find(reading.tokens, reading.known)[:1]:
         return f"says '{' '.join(reading.tokens[start:end])}'"
     return None
 
@@ -279,10 +295,14 @@ def _common_words() -> dict[str, tuple[str, ...]]:
 def _language(known: set[str]) -> tuple[str, int]:
     """Return the language with the most common words among these, and by how many it leads the next."""
     common = _common_words()
-    hits = Counter(code for word in known if word in common for code in common[word]).most_common(2)
+    hits: dict[str, int] = {}
+    for word in common.keys() & known:
+        for code in common[word]:
+            hits[code] = hits.get(code, 0) + 1
     if not hits:
         return "", 0
-    return hits[0][0], hits[0][1] - (hits[1][1] if len(hits) > 1 else 0)
+    first = max(hits, key=hits.__getitem__)
+    return first, hits.pop(first) - max(hits.values(), default=0)
 
 
 def _name(code: str) -> str:
@@ -308,6 +328,7 @@ def link(reading: Reading, limits: Limits) -> str | None:
 
 
 _MAIL = re.compile(r"[\w+-]@[\w-]{1,63}\.\w")
+_MAYBE_PHONE = re.compile(r"[\d+](?:(?<=\+)\d|\d\d[.-]\d{4}|-8\d\d-)")
 _PHONE = re.compile(
     r"(?<![\w.-])(?:\+\d{1,3}[ .-]?)?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[.-]\d{4}(?![\w-])"
     r"|(?<!\w)\+\d{1,3}(?:[ .-]?\d{2,4}){3,5}(?!\w)|\b1-8\d\d-\w{3,8}\b"
@@ -317,7 +338,7 @@ _PHONE = re.compile(
 def contact(reading: Reading, limits: Limits) -> str | None:
     """Find a mail address, a telephone number, or a call to make use of one."""
     found = _MAIL.search(reading.text) if "@" in reading.text else None
-    if found is None and reading.has_digits:
+    if found is None and reading.has_digits and _MAYBE_PHONE.search(reading.text):
         found = _PHONE.search(reading.text)
     if found:
         return f"has {_shown(reading.text[max(0, found.start() - 12) : found.end() + 12].strip())}"
@@ -336,7 +357,7 @@ _MONEY = frozenset("usd eur gbp dollars euros pounds".split())
 
 def price(reading: Reading, limits: Limits) -> str | None:
     """Find an amount of money that the row does not have."""
-    if _CURRENCIES.isdisjoint(reading.text) and _MONEY.isdisjoint(reading.known):
+    if _CURRENCIES.isdisjoint(reading.characters) and _MONEY.isdisjoint(reading.known):
         return None
     for found in _PRICE.finditer(reading.text):
         amount = found[0].rstrip(".,")
@@ -357,7 +378,7 @@ _MARKS_UP = frozenset("<&*]#\\`")
 
 def markup(reading: Reading, limits: Limits) -> str | None:
     """Find HTML or Markdown."""
-    found = None if _MARKS_UP.isdisjoint(reading.text) else _MARKUP.search(reading.text)
+    found = None if _MARKS_UP.isdisjoint(reading.characters) else _MARKUP.search(reading.text)
     return _has(found, reading)
 
 
@@ -372,7 +393,7 @@ def emoji(reading: Reading, limits: Limits) -> str | None:
     return f"has {found[0]}" if found and found[0] not in reading.row.text else None
 
 
-_CAPITALS = re.compile(r"\b[A-Z][A-Z'’]{3,40}\b")
+_CAPITALS = re.compile(r"[A-Z](?<!\w[A-Z])[A-Z'’]{3,40}\b")
 _LOUD = re.compile(r"!\s?!")
 _MOST_CAPITALS = 2
 
@@ -398,8 +419,10 @@ def banned_word(reading: Reading, limits: Limits) -> str | None:
 
 
 def _forbidden(phrases: Phrases[str], reading: Reading) -> str | None:
-    for _, _, phrase in phrases.find(reading.tokens, reading.places):
-        if not any(value == phrase for _, _, value in phrases.find(reading.row.tokens, reading.row.places)):
+    found = phrases.find(reading.tokens, reading.known)
+    stated = {phrase for _, _, phrase in phrases.find(reading.row.tokens, reading.row.known)} if found else set()
+    for _, _, phrase in found:
+        if phrase not in stated:
             return f"says '{phrase}'"
     return None
 
@@ -413,7 +436,7 @@ def _profanities() -> Phrases[None]:
 
 def profanity(reading: Reading, limits: Limits) -> str | None:
     """Find a word of the package badwords-py's English list that the row does not have."""
-    for start, end, _ in _profanities().find(reading.tokens, reading.places):
+    for start, end, _ in _profanities().find(reading.tokens, reading.known):
         words = reading.tokens[start:end]
         if not set(words) <= reading.row.known:
             return f"says '{' '.join(words)}'"

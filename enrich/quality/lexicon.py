@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -26,29 +26,38 @@ class Phrases(Generic[T]):
     """Phrases, each with something that it stands for, and where they are in a text."""
 
     def __init__(self, entries: Mapping[str, T]) -> None:
-        self._by_first: dict[str, list[tuple[tuple[str, ...], T]]] = {}
+        # By their first words, then by their second ones, "" for none.
+        self._by_first: dict[str, dict[str, list[tuple[tuple[str, ...], T]]]] = {}
         for phrase, value in entries.items():
             words = tuple(tokens_of(phrase))
             if words:
-                self._by_first.setdefault(words[0], []).append((words, value))
-        for candidates in self._by_first.values():
-            candidates.sort(key=lambda candidate: -len(candidate[0]))
+                by_second = self._by_first.setdefault(words[0], {})
+                by_second.setdefault("".join(words[1:2]), []).append((words, value))
+        for by_second in self._by_first.values():
+            for candidates in by_second.values():
+                candidates.sort(key=lambda candidate: -len(candidate[0]))
+        self._firsts = frozenset(self._by_first)
 
-    def find(self, tokens: Sequence[str], places: Mapping[str, Sequence[int]]) -> Iterator[tuple[int, int, T]]:
-        """Yield (first token, token after the last, value) from left to right, the longest phrase at each place.
+    def find(self, tokens: Sequence[str], known: Set[str]) -> list[tuple[int, int, T]]:
+        """Return (first token, token after the last, value) from left to right, the longest phrase at each place.
 
-        `places` are where each of `tokens` stands: only the first words of phrases are looked at.
+        `known` is the set of `tokens`: most have the first word of no phrase.
         """
-        firsts = self._by_first.keys() & places.keys()
+        if self._firsts.isdisjoint(known):
+            return []
+        found: list[tuple[int, int, T]] = []
         end = 0
-        for place in sorted(place for first in firsts for place in places[first]):
-            if place < end:
+        for place in [place for place, token in enumerate(tokens) if token in self._firsts]:
+            by_second = self._by_first[tokens[place]]
+            second = tokens[place + 1] if place + 1 < len(tokens) else ""
+            if place < end or not (second in by_second or "" in by_second):
                 continue
-            for words, value in self._by_first[tokens[place]]:
+            for words, value in (*by_second.get(second, ()), *by_second.get("", ())):
                 if len(words) == 1 or tuple(tokens[place : place + len(words)]) == words:
                     end = place + len(words)
-                    yield place, end, value
+                    found.append((place, end, value))
                     break
+        return found
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -104,10 +105,14 @@ def _units() -> tuple[re.Pattern[str], dict[str, tuple[str, float]]]:
 
 def numbers_in(text: str, tokens: set[str]) -> Numbers:
     """Find the numbers of a text; `tokens` are its words, by which most texts are seen to have none."""
-    if not _DIGIT.search(text) and _NUMBER_WORDS.keys().isdisjoint(tokens):
+    has_words = not _NUMBER_WORDS.keys().isdisjoint(tokens)
+    if not has_words and not _DIGIT.search(text):
         return NONE
+    # The words that the pattern finds are the tokens, but for "two's" and letters such as the long s.
+    plain = not has_words and text.isascii() and "'" not in text
+    matches = _numerals(text) if plain else _NUMBER.finditer(text)
     # Not the '16 of a year.
-    found = (match for match in _NUMBER.finditer(text) if text[match.start() - 1 : match.start()] not in ("'", "’"))
+    found = (match for match in matches if text[match.start() - 1 : match.start()] not in ("'", "’"))
     numbers = [_read(text, match) for match in found]
     chains = _chained(text, numbers)
     quantities, counts, bare = [], [], []
@@ -122,6 +127,18 @@ def numbers_in(text: str, tokens: set[str]) -> Numbers:
             if count := _count(text, number, shown):
                 counts.append(count)
     return Numbers(tuple(quantities), tuple(counts), tuple(bare), frozenset(number.value for number in numbers))
+
+
+def _numerals(text: str) -> Iterator[re.Match[str]]:
+    """Find what the pattern of numbers finds where none is a word: it is tried at digits only."""
+    at = 0
+    while digit := _DIGIT.search(text, at):
+        start = digit.start()
+        has_point = start > at and text[start - 1] == "."  # .5
+        match = _NUMBER.match(text, start - has_point)
+        if match:
+            yield match
+        at = match.end() if match else start + 1
 
 
 @dataclass(frozen=True, slots=True)

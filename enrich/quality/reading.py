@@ -1,8 +1,7 @@
-"""A text and its row as the rules read them: each cut into words and sentences once, when the first rule asks."""
+"""A text and its row as the rules read them: each cut into words, and if a rule asks into sentences, once."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
@@ -12,7 +11,6 @@ from enrich.quality.cleaning import split_sentences
 from enrich.quality.lexicon import tokens_of
 
 T = TypeVar("T")
-_DIGIT = re.compile(r"\d")
 
 
 class Words:
@@ -20,6 +18,8 @@ class Words:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.tokens = tokens_of(text)  # the words, lower-case
+        self.known = set(self.tokens)
         self._found: dict[Callable[..., Any], Any] = {}
 
     def once(self, look_for: Callable[[Words], T]) -> T:
@@ -30,27 +30,14 @@ class Words:
         return found
 
     @cached_property
+    def characters(self) -> frozenset[str]:
+        """The set of characters: most texts are seen by it to have nothing of what several rules look for."""
+        return frozenset(self.text)
+
+    @cached_property
     def has_digits(self) -> bool:
         """Whether there is a digit in it."""
-        return _DIGIT.search(self.text) is not None
-
-    @cached_property
-    def tokens(self) -> list[str]:
-        """The words, lower-case."""
-        return tokens_of(self.text)
-
-    @cached_property
-    def places(self) -> dict[str, list[int]]:
-        """Where each word stands, rising."""
-        places: dict[str, list[int]] = {}
-        for place, token in enumerate(self.tokens):
-            places.setdefault(token, []).append(place)
-        return places
-
-    @cached_property
-    def known(self) -> set[str]:
-        """The set of words."""
-        return set(self.places)
+        return any(map(str.isdecimal, self.characters))
 
 
 class Reading(Words):
