@@ -123,7 +123,11 @@ class PagedCache:
         """Return what one token of each row sees [A, H·G·D]; queries are [A, H, G, D], keys and values [A, H, D]."""
         assert self._reading
         key_numbers, key_lines, value_lines = self._views[layer]
-        key_numbers.scatter_(0, self._key_places, keys.reshape(-1).view(key_numbers.dtype))
+        new = keys.reshape(-1).view(key_numbers.dtype)
+        if torch.get_num_threads() == 1:
+            key_numbers.scatter_(0, self._key_places, new)
+        else:  # which several threads share, if slower by one alone
+            key_numbers.index_copy_(0, self._key_places, new)
         value_lines.index_copy_(0, self._value_places, values.reshape(-1, self._size))
         scores = self._reading.scores(queries.reshape(len(queries), -1), key_lines)
         shares = torch.softmax(torch.add(self._mask, scores, alpha=self._forward.scale), dim=2)

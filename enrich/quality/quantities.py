@@ -20,7 +20,7 @@ _VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "�
 _PROPER = r"(?:1/2|[12]/3|[13]/4|[1-4]/5|[15]/6|[1357]/8|\d{1,2}/(?:16|32|64))(?![\d/])"
 _SIGN = f"[{''.join(_VULGAR)}]"
 _NUMBER = re.compile(
-    rf"(?<![\w.])(?<!\d,)(?:(?P<word>{'|'.join(_NUMBER_WORDS)})\b"
+    rf"(?<![\w.])(?<!\d,)(?:(?P<word>(?a:{'|'.join(_NUMBER_WORDS)}))\b"
     rf"|(?P<mixed>\d{{1,3}})(?:[ .-](?P<part>{_PROPER})|[ -]?(?P<sign>{_SIGN}))|(?P<fraction>{_PROPER})"
     r"|(?P<digits>\d{1,3}(?:,\d{3}){1,3}(?:\.\d{1,6})?(?!\d)|\d{1,9}(?:\.\d{1,6})?|\.\d{1,6})"
     rf"|(?P<vulgar>{_SIGN}))",

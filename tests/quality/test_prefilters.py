@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from enrich.quality import form
 from enrich.quality.cleaning import STOPS, split_sentences
-from enrich.quality.quantities import _NUMBER, _numerals
+from enrich.quality.lexicon import tokens_of
+from enrich.quality.quantities import _NUMBER, _numerals, numbers_in
 
 SIDES = st.lists(
     st.sampled_from(["day", "don'ter", "ter", "Wool", "é", "a", "an", "the", "and", "or", "2day", ",", ",,", ".", "!"]),
@@ -59,3 +60,8 @@ def test_telephone_numbers_are_looked_at(number: str) -> None:
 def test_sentences_are_no_more_than_their_stops_and_one(text: str) -> None:
     sentences, rest = split_sentences(" ".join(text.split()))
     assert len(sentences) + bool(rest) <= sum(map(text.count, STOPS)) + 1
+
+
+@pytest.mark.parametrize("text", ["ſix pieces, 3 in.", "sıx pieces, 3 in.", "4 ıns. and 4 ſq. ft., a set of ſeven"])
+def test_letters_that_only_look_like_a_number_word_s_are_no_error(text: str) -> None:
+    assert 6.0 not in numbers_in(text, set(tokens_of(text))).values
