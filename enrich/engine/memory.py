@@ -20,7 +20,7 @@ TILE_ROWS = 16
 _FIXED_ROWS = 32  # at once where bits depend on their number and must not depend on what is wanted
 # At once where few rows are filled up to the number wanted, which on a CPU takes as long as if all were rows.
 _FILLED_UP_ROWS = 128
-_KEPT_FREE = 2  # keys and values may take this part of what is free; the rest is for what is computed with them
+_PART_OF_FREE = 1 / 2  # for keys and values; the rest is for what is computed with them
 
 # Where control groups of the first and the second version tell their limit, what is used, and the files in that.
 _OF_GROUPS = {
@@ -43,6 +43,7 @@ class Room:
         self._fills_up = self._device.type == "cpu" and not self.same_bits and not has_own_pass
         self._position_bytes = _position_bytes(model)
         self._largest: int | None = None  # set once memory has run out
+        self._told: int | None = None  # how many rows fit, as was last logged
 
     @property
     def _smallest(self) -> int:
@@ -61,12 +62,13 @@ class Room:
             return rows
         of_a_row = positions * self._position_bytes
         fitting = rows
-        while fitting > self._smallest and fitting * of_a_row * _KEPT_FREE > free + held:
+        while fitting > self._smallest and fitting * of_a_row > (free + held) * _PART_OF_FREE:
             fitting = max(self._smallest, fitting // 2)
-        if fitting < rows:
+        if fitting < rows and fitting != self._told:
+            self._told = fitting
             log.info(
-                "%d rows at once instead of %d: their keys and values take up to %.1f GiB, and %.1f GiB are free",
-                fitting, rows, rows * of_a_row / 2**30, (free + held) / 2**30,
+                "%d rows at once instead of %d, whose keys and values take up to %d MiB: %d MiB are free",
+                fitting, rows, rows * of_a_row >> 20, (free + held) >> 20,
             )  # fmt: skip
         return fitting
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +112,16 @@ def test_free_is_what_the_tightest_control_group_leaves(
     assert memory._free_of_machine(tmp_path) == 500_100
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 def test_this_machine_tells_what_is_free() -> None:
     free = memory.free_memory(torch.device("cpu"))
-    assert free is None or free > 0
+    assert free is not None
+    assert 0 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_that_fewer_rows_fit_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "enrich")
+    monkeypatch.setattr(memory, "free_memory", lambda _: 600_000_000)
+    room = Room(model())
+    assert [room.rows(256, 100) for _ in range(3)] == [64] * 3
+    assert [record.getMessage().split(",")[0] for record in caplog.records] == ["64 rows at once instead of 256"]
