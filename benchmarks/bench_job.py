@@ -4,8 +4,9 @@
     python benchmarks/bench_job.py --memory 2000,200000
 
 Run and engine take turns in one process, on one model that is loaded before the clock starts. The engine is given,
-bucket by bucket, the requests that the run gave it, second attempts in them. --memory runs the command on a model so
-small that its passes hardly count, in a process for each number of rows, and tells the most that was resident.
+bucket by bucket, the requests that the run gave it, second attempts as the first are done. --memory runs the command
+on a model so small that its passes hardly count, in a process for each number of rows, and tells the most that was
+resident.
 """
 
 from __future__ import annotations
@@ -33,18 +34,23 @@ import torch
 
 from enrich import RunConfig, job, run
 from enrich.checkpoint import Checkpoint
+from enrich.engine.choice import make_engine
 from enrich.engine.continuous import ContinuousEngine
 from enrich.engine.files import find_model
 from enrich.engine.loading import load_model, pick_dtype
-from enrich.engine.protocol import EngineStats, Request
+from enrich.engine.protocol import EngineStats
 from enrich.stages import generate as generation
+from enrich.stages.judging_crew import JudgingCrew
+from enrich.stages.setup import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "sample_catalogs" / "home.parquet"
 STAGES: dict[str, tuple[Any, str]] = {
     "prepare": (job, "prepare"),
     "survey": (job, "survey_catalog"),
-    "clean and judge": (generation, "_judged"),
+    "decode": (Run, "draft"),
+    "hand in": (JudgingCrew, "hand_in"),
+    "judged": (JudgingCrew, "judged"),
     "outcome": (generation, "_outcome"),
     "checkpoint": (Checkpoint, "add"),
     "publish": (job, "publish"),
@@ -55,7 +61,7 @@ STAGES: dict[str, tuple[Any, str]] = {
 class Asked:
     """What the engine was asked for one bucket; `requests` has grown to all of them by the end."""
 
-    engine: ContinuousEngine
+    run: Run
     requests: Any
     width: int
     batch_rows: int
@@ -151,7 +157,8 @@ def timed_run(config: RunConfig, model: Any) -> Timed:
     """Run the job with a clock around each stage, and note what its engine is asked for."""
     stages = dict.fromkeys([*STAGES, "waiting for the engine"], 0.0)
     asked: list[Asked] = []
-    original = ContinuousEngine.generate
+    runs: list[Run] = []
+    original, generate = ContinuousEngine.generate, job.generate
 
     def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
@@ -164,7 +171,7 @@ def timed_run(config: RunConfig, model: Any) -> Timed:
         return called
 
     def noted(self: ContinuousEngine, requests: Any, width: int, rows: int, *rest: Any) -> Iterator[Any]:
-        asked.append(Asked(self, requests, width, rows))
+        asked.append(Asked(runs[-1], requests, width, rows))
         completions = original(self, requests, width, rows, *rest)
         while True:
             started = time.perf_counter()
@@ -174,10 +181,15 @@ def timed_run(config: RunConfig, model: Any) -> Timed:
                 return
             yield one
 
+    def known(run_: Run, *rest: Any) -> bool:
+        runs.append(run_)
+        return generate(run_, *rest)
+
     with ExitStack() as stack:
         for name, (owner, attribute) in STAGES.items():
             stack.enter_context(mock.patch.object(owner, attribute, clocked(name, getattr(owner, attribute))))
         stack.enter_context(mock.patch.object(ContinuousEngine, "generate", noted))
+        stack.enter_context(mock.patch.object(job, "generate", known))
         started = time.perf_counter()
         summary = run(config, show_bar=False, model=model)
         seconds = time.perf_counter() - started
@@ -185,13 +197,21 @@ def timed_run(config: RunConfig, model: Any) -> Timed:
 
 
 def alone(timed: Timed) -> float:
-    """Return the seconds that the engine takes for what the run asked of it."""
+    """Return the seconds that the engine takes for what the run asked of it, each attempt once the one before is done.
+
+    Like the run it lays out its weights first.
+    """
     started = time.perf_counter()
+    run = timed.asked[0].run
+    engine = make_engine(run.model, run.tokenizer, run.params, EngineStats(), deterministic=run.config.deterministic)
     for asked in timed.asked:
-        asked.engine.stats = EngineStats()
-        requests: list[Request] = list(asked.requests)
-        for _ in asked.engine.generate(requests, asked.width, asked.batch_rows, lambda: False):
-            pass
+        requests = [request for request in asked.requests if request.attempt == 1]
+        following = {(request.seed, request.attempt): request for request in asked.requests}
+        for index, _ in engine.generate(requests, asked.width, asked.batch_rows, lambda: False):
+            done = requests[index]
+            if (again := following.get((done.seed, done.attempt + 1))) is not None:
+                requests.append(again)
+        assert len(requests) == len(asked.requests)
     return time.perf_counter() - started
 
 

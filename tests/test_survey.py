@@ -68,7 +68,7 @@ def test_a_crew_finds_what_one_process_finds(tmp_path: Path, monkeypatch: pytest
     surveyor = Surveyor(told)
     alone = marked(surveyor.survey(batch, products.where) for batch, products in catalog.batches())
     monkeypatch.setattr(survey_crew, "_ALONE_ROWS", 1)
-    monkeypatch.setattr(survey_crew, "_processors", lambda: 2)
+    monkeypatch.setattr(survey_crew, "processors", lambda: 2)
     assert marked(survey_batches(told, catalog.batches())) == alone
     # A product may stand on both sides of a batch's end.
     whole = pl.read_parquet(catalog.path).to_arrow().combine_chunks().to_batches()[0]
@@ -108,7 +108,7 @@ def test_a_crew_that_loses_a_process_is_to_be_tried_again(tmp_path: Path) -> Non
 def test_a_crew_left_in_the_midst_of_it_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = catalog_of(tmp_path / "shop.parquet")
     monkeypatch.setattr(survey_crew, "_ALONE_ROWS", 1)
-    monkeypatch.setattr(survey_crew, "_processors", lambda: 2)
+    monkeypatch.setattr(survey_crew, "processors", lambda: 2)
     crews: list[SurveyCrew] = []
 
     class Watched(SurveyCrew):

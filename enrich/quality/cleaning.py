@@ -87,11 +87,12 @@ class Cleaned:
     flags: tuple[str, ...]
 
 
-def clean_text(raw: str, *, cut_off: bool = False) -> Cleaned:
+def clean_text(raw: str, *, cut_off: bool = False, beginning: str = "") -> Cleaned:
     """Drop repeated sentences, then the unfinished rest after the last whole sentence.
 
     `cut_off` says that a limit ended the text: a stop at its end that may be within a number or an abbreviation is not
-    taken for the end of a sentence then.
+    taken for the end of a sentence then. A text that goes on from a prompt has it as its `beginning`, which alone is no
+    text.
 
     A text without any sentence end is returned as it is, and flagged: a short text is better judged than lost.
     """
@@ -106,6 +107,9 @@ def clean_text(raw: str, *, cut_off: bool = False) -> Cleaned:
         cleaned = _clean_once(text)
         found.update(cleaned.flags)
         if cleaned.text == text:
+            # It may be all that is left, if the rest got to no end of a sentence.
+            if beginning and len(text) <= len(" ".join(beginning.split())):
+                return Cleaned("", ("empty",))
             flags = ("repeated_sentence", "cut_to_sentence", "no_sentence_end")
             return Cleaned(text, tuple(flag for flag in flags if flag in found))
         text = cleaned.text

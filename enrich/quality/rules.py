@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata, util
+from typing import Any
 
 from enrich.errors import ConfigError
 from enrich.hints import did_you_mean
@@ -156,6 +157,20 @@ class Rulebook:
             book._set(dict(self._told), self.limits, settings)
         except ConfigError as error:
             raise ConfigError(f"rules: {error}") from error
+        return book
+
+    def as_values(self) -> dict[str, Any]:
+        """Return it in plain values, for JSON."""
+        return {"severities": self._told, "limits": asdict(self.limits)}
+
+    @classmethod
+    def of_values(cls, values: Mapping[str, Any]) -> Rulebook:
+        """Return the rulebook whose `as_values` these are."""
+        severities = {name: Severity(severity) for name, severity in values["severities"].items()}
+        limits: dict[str, Any] = values["limits"]
+        limits = {name: tuple(one) if isinstance(one, list) else one for name, one in limits.items()}
+        book = cls.__new__(cls)
+        book._set(severities, Limits(**limits), {})
         return book
 
     def _digest(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -19,10 +19,6 @@ from enrich.timing.progress import Progress
 from enrich.timing.usage import Usage
 
 _FULL_BATCHES = 16  # after so many, the rows that end a bucket tell no more
-
-
-class _TimeIsUp(Exception):
-    """There is no time for more rows before the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +69,7 @@ def generate(run: Run, window: Window, checkpoint: Checkpoint, progress: Progres
         checkpoint.add(outcome)
     if not window.rows:
         return True
+    run.judges.expect(len(window.rows))
     grouped = buckets.group((len(row.prompt.token_ids) for row in window.rows), run.longest_prompt)
     engine = run.engine  # its weights are loaded by now, which is no part of the speed
     if not engine.pads:
@@ -80,55 +77,78 @@ def generate(run: Run, window: Window, checkpoint: Checkpoint, progress: Progres
     progress.expect({bucket.edge: len(bucket.items) for bucket in grouped})
     for bucket in grouped:
         progress.enter(bucket.edge)
-        trials = [_trial(window.rows[index], run.longest_prompt) for index in bucket.items]
-        requests = [trial.next_request(run) for trial in trials]
-        try:
-            for index, completion in _completions(run, engine, trials, requests, bucket.edge, checkpoint):
-                trial = trials[index]
-                trial.tries.append(_judged(run, trial.row, requests[index], completion))
-                if trial.is_settled(run.config.max_attempts):
-                    outcome = _outcome(run, trial, checkpoint.run_id)
-                    checkpoint.add(outcome)
-                    progress.enter(trial.edge)
-                    progress.advance(
-                        sum(len(one.completion.token_ids) for one in trial.tries),
-                        quarantined=outcome.generation.status == QUARANTINED,
-                    )
-                else:  # the engine takes what is appended
-                    trials.append(trial)
-                    requests.append(trial.next_request(run))
-        except _TimeIsUp:
+        rows = [window.rows[index] for index in bucket.items]
+        if not _generate_bucket(run, engine, rows, bucket.edge, checkpoint, progress):
             return False
     return True
 
 
-def _trial(row: Row, longest: int) -> _Trial:
-    return _Trial(row, buckets.edge_of(len(row.prompt.token_ids), longest))
+def _generate_bucket(
+    run: Run, engine: Engine, rows: Sequence[Row], edge: int, checkpoint: Checkpoint, progress: Progress
+) -> bool:
+    """Generate one bucket's rows. Returns whether there was time for all of them."""
+    trials = [_Trial(row, buckets.edge_of(len(row.prompt.token_ids), run.longest_prompt)) for row in rows]
+    requests = [trial.next_request(run) for trial in trials]
+    finished, has_time = 0, True
+
+    def may_begin(positions: int) -> bool:
+        nonlocal has_time
+        has_time = run.deadline.allows(positions, run.stats.prefill_positions + run.stats.decode_positions)
+        return has_time
+
+    def settle(*, wait: bool) -> None:
+        for (trial, request, completion), judged in run.judges.judged(wait=wait):
+            trial.tries.append(_Try(request, completion, judged.text, judged.flags, judged.verdict))
+            if trial.is_settled(run.config.max_attempts):
+                outcome = _outcome(run, trial, checkpoint.run_id)
+                checkpoint.add(outcome)
+                progress.enter(trial.edge)
+                progress.advance(
+                    sum(len(one.completion.token_ids) for one in trial.tries),
+                    quarantined=outcome.generation.status == QUARANTINED,
+                )
+            else:  # the engine takes what is appended
+                trials.append(trial)
+                requests.append(trial.next_request(run))
+
+    try:
+        for index, completion in _completions(run, engine, trials, requests, edge, may_begin):
+            finished += 1
+            trial = trials[index]
+            run.judges.hand_in((trial, requests[index], completion), run.draft(trial.row.prompt, completion))
+            left = len(requests) - finished
+            if left < run.config.batch_size:  # places are free for what is to be written again
+                run.judges.ask()
+            settle(wait=not left)  # the engine ends with the last row, unless there is more for it then
+    finally:
+        settle(wait=True)
+    stop_if_asked(run, committed(checkpoint))
+    return has_time or finished == len(requests)
 
 
 def _completions(
-    run: Run, engine: Engine, trials: Sequence[_Trial], requests: Sequence[Request], edge: int, checkpoint: Checkpoint
+    run: Run,
+    engine: Engine,
+    trials: Sequence[_Trial],
+    requests: Sequence[Request],
+    edge: int,
+    may_begin: Callable[[int], bool],
 ) -> Iterator[tuple[int, Completion]]:
     """Yield (index into `trials` and `requests`, which may grow, completion) as rows finish.
 
-    Raises _TimeIsUp if there is no time for all.
+    No row is begun unless `may_begin`, told the positions that will be in flight.
     """
-    config, stats, deadline = run.config, run.stats, run.deadline
+    config, stats = run.config, run.stats
     new_tokens = run.params.max_new_tokens
     batch_rows = buckets.batch_rows(edge, new_tokens, config.batch_size, config.batch_tokens)
-    has_time = True
 
-    def may_begin() -> bool:
-        nonlocal has_time
-        in_flight = stats.workers * batch_rows * (edge + new_tokens)
-        has_time = deadline.allows(in_flight, stats.prefill_positions + stats.decode_positions)
-        return has_time
+    def may_go_on() -> bool:
+        return may_begin(stats.workers * batch_rows * (edge + new_tokens))
 
     started = time.monotonic()
-    deadline.resume(stats.prefill_positions + stats.decode_positions)
-    finished, parts = 0, dict.fromkeys((trial.edge for trial in trials), Usage())
-    for numbered in engine.generate(requests, edge, batch_rows, lambda: run.should_stop() != 0, may_begin):
-        finished += 1
+    run.deadline.resume(stats.prefill_positions + stats.decode_positions)
+    parts = dict.fromkeys((trial.edge for trial in trials), Usage())
+    for numbered in engine.generate(requests, edge, batch_rows, lambda: run.should_stop() != 0, may_go_on):
         index, completion = numbered
         request, of_edge = requests[index], trials[index].edge
         tokens = len(request.prompt_token_ids), 0, len(completion.token_ids)
@@ -137,16 +157,6 @@ def _completions(
     seconds = time.monotonic() - started
     run.generating_seconds += seconds
     run.meter.note(parts, stats, seconds)
-    stop_if_asked(run, committed(checkpoint))
-    if finished < len(requests) and not has_time:
-        raise _TimeIsUp
-
-
-def _judged(run: Run, row: Row, request: Request, completion: Completion) -> _Try:
-    product = row.prompt.product
-    cleaned = run.written(row.prompt, completion)
-    verdict = run.rulebook(product).judge(cleaned.text, product)
-    return _Try(request, completion, cleaned.text, cleaned.flags, verdict)
 
 
 def _outcome(run: Run, trial: _Trial, run_id: str) -> Outcome:

@@ -36,8 +36,9 @@ from enrich.names import Names
 from enrich.output import facts_or_none, output_schema
 from enrich.product import Product
 from enrich.prompts import Prompt, Wording, compile_template, read_template
-from enrich.quality import Cleaned, Rulebook, clean_text
+from enrich.quality import Rulebook
 from enrich.rulebooks import rulebooks
+from enrich.stages.judging_crew import Draft, JudgingCrew
 from enrich.timing.clock import Deadline
 from enrich.timing.usage import Meter
 from enrich.wishes import WISHES_FILE
@@ -103,6 +104,11 @@ class Run:
         return self.rulebooks[self.categories.of(product)]
 
     @cached_property
+    def judges(self) -> JudgingCrew[Any]:
+        """Who cleans and judges what the model writes."""
+        return JudgingCrew({category.name: book for category, book in self.rulebooks.items()})
+
+    @cached_property
     def grounding(self) -> Grounding | None:
         """What texts must not have, if they are to be held to that while they are generated."""
         return Grounding(self.tokenizer.token_texts()) if self.config.grounded else None
@@ -130,15 +136,16 @@ class Run:
         """Whether a text begins with its prompt."""
         return bool(self.files.wishes.continues_prompt) and not self.config.chat
 
-    def written(self, prompt: Prompt, completion: Completion) -> Cleaned:
-        """Return the text that the model has written, cleaned."""
-        cut_off = completion.finish_reason == "length"
-        if not self.continues_prompt:
-            return clean_text(cut_at(self.tokenizer.decode(completion.token_ids), self.params.stop), cut_off=cut_off)
-        continued = self.tokenizer.decode_after(prompt.token_ids, completion.token_ids)
-        cleaned = clean_text(prompt.text + cut_at(continued, self.params.stop), cut_off=cut_off)
-        # The prompt alone is no text, and it may be all that is left of one that got to no end of a sentence.
-        return cleaned if len(cleaned.text) > len(" ".join(prompt.text.split())) else clean_text("")
+    def draft(self, prompt: Prompt, completion: Completion) -> Draft:
+        """Return what the model has written, not cleaned yet."""
+        beginning = ""
+        if self.continues_prompt:
+            beginning, text = prompt.text, self.tokenizer.decode_after(prompt.token_ids, completion.token_ids)
+        else:
+            text = self.tokenizer.decode(completion.token_ids)
+        text = beginning + cut_at(text, self.params.stop)
+        category = self.categories.of(prompt.product)
+        return Draft(text, completion.finish_reason == "length", beginning, prompt.product, category.name)
 
     def beside_output(self, suffix: str) -> Path:
         """Return the output's path with something put behind its name."""
@@ -185,7 +192,9 @@ class Run:
         return Cluster(self.config.ray, self.config.workers)
 
     def close(self) -> None:
-        """Let go of the workers, if there are any."""
+        """Let go of the workers and of those who judge, if there are any."""
+        if (judges := self.__dict__.pop("judges", None)) is not None:
+            judges.close()
         if (cluster := self.__dict__.pop("cluster", None)) is not None:
             cluster.close()
 

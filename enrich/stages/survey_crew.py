@@ -1,15 +1,11 @@
 """The survey's crew: processes that mark and key batches side by side, for catalogs too large for one core.
 
-They are told what to do and given rows through pipes, as Arrow streams, and end with them: nothing of theirs is
-pickled, none imports its starter's main module, and none outlives a run that is killed.
+They are told what to do and given rows through pipes, as Arrow streams, and end with them.
 """
 
 from __future__ import annotations
 
-import os
 import queue
-import signal
-import subprocess
 import sys
 import traceback
 from collections import deque
@@ -17,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
@@ -26,11 +21,11 @@ import pyarrow as pa
 from enrich import errors
 from enrich.catalog import Products, Roles
 from enrich.errors import EnrichError, TryAgain
+from enrich.stages.process import Process, leave_signals_to_the_starter, processors
 from enrich.stages.surveyor import Findings, Instructions, Surveyor
 
 _ALONE_ROWS = 32_768  # surveyed in this process before others are started, which takes as long as these
 _MOST_PROCESSES = 4  # of some 100 MiB each; reading the catalog keeps no more of them busy
-_ENDING_SECONDS = 5.0
 _FOUND = pa.schema(
     [
         ("marks", pa.binary()),
@@ -59,16 +54,12 @@ def survey_batches(instructions: Instructions, batches: Iterable[Batch]) -> Iter
     if following is None:
         return
     batches = chain([following], batches)
-    processes = min(_processors(), _MOST_PROCESSES)
+    processes = min(processors(), _MOST_PROCESSES)
     if processes > 1:
         with SurveyCrew(instructions, processes) as crew:
             yield from crew.survey(batches)
     else:
         yield from (surveyor.survey(batch, products.where) for batch, products in batches)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class SurveyCrew:
@@ -129,37 +120,28 @@ class _Member:
     """One process, as its starter sees it."""
 
     def __init__(self, instructions: Instructions) -> None:
-        package = str(Path(errors.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
-        # -P: what lies in the working directory, beside a catalog say, is not for importing.
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "enrich.stages.survey_crew"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path},
-        )  # fmt: skip
+        self._process = Process("enrich.stages.survey_crew")
         self._instructions = instructions.as_json()
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
         self._reader: pa.ipc.RecordBatchStreamReader | None = None
 
     @property
     def id(self) -> int:
-        return self._process.pid
+        return self._process.id
 
     def survey(self, batch: pa.RecordBatch, where: str) -> Findings:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None
+        told, tells = self._process.told, self._process.tells
         try:
             if self._writer is None:
-                stdin.write(self._instructions.encode() + b"\n")
-                self._writer = pa.ipc.new_stream(stdin, batch.schema)
+                told.write(self._instructions.encode() + b"\n")
+                self._writer = pa.ipc.new_stream(told, batch.schema)
             self._writer.write_batch(batch, custom_metadata={"where": where.encode("utf-8", "surrogatepass")})
-            stdin.flush()
+            told.flush()
             if self._reader is None:
-                self._reader = pa.ipc.open_stream(stdout)
+                self._reader = pa.ipc.open_stream(tells)
             found = self._reader.read_next_batch().to_pylist()[0]
         except (OSError, StopIteration, pa.ArrowException) as error:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_ENDING_SECONDS)  # its pipes are gone before it is
-            code = self._process.returncode
+            code = self._process.wait()
             raise TryAgain(
                 f"a process that reads the catalog beside this one is gone (exit code {code}); was memory short?"
             ) from error
@@ -173,20 +155,12 @@ class _Member:
         self._process.kill()
 
     def close(self) -> None:
-        """Let the process come to its end, which it does at its input's."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with suppress(OSError):
-                pipe.close()
-        self._process.wait()
+        self._process.close()
 
 
 def main() -> None:
     """Survey the batches that come through standard input, until that ends, in the midst of something if need be."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group, and for who has started this to answer
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    leave_signals_to_the_starter()
     with suppress(EOFError, OSError, StopIteration, pa.ArrowInvalid):
         _serve(sys.stdin.buffer, sys.stdout.buffer)
 
