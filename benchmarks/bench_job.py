@@ -1,12 +1,14 @@
 """Measure what a whole run costs beside the engine alone on the same requests; see benchmarks/README.md.
 
     python benchmarks/bench_job.py [--catalog FILE] [--rows 2000] [--model home-mini] [--rules on,off] [--repeat 3]
+    python benchmarks/bench_job.py --judges 0,1,2 [--rows 6000]
     python benchmarks/bench_job.py --memory 2000,200000
 
 Run and engine take turns in one process, on one model that is loaded before the clock starts. The engine is given,
-bucket by bucket, the requests that the run gave it, second attempts as the first are done. --memory runs the command
-on a model so small that its passes hardly count, in a process for each number of rows, and tells the most that was
-resident.
+bucket by bucket, the requests that the run gave it, second attempts as the first are done. --judges tells how many
+texts a second a run takes from an engine that answers at once, with what it has generated in a run before, by the
+number of processes that judge them beside it. --memory runs the command on a model so small that its passes hardly
+count, in a process for each number of rows, and tells the most that was resident.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ from enrich.engine.choice import make_engine
 from enrich.engine.continuous import ContinuousEngine
 from enrich.engine.files import find_model
 from enrich.engine.loading import load_model, pick_dtype
-from enrich.engine.protocol import EngineStats
+from enrich.engine.protocol import Completion, EngineStats
 from enrich.stages import generate as generation
+from enrich.stages import judging_crew
 from enrich.stages.judging_crew import JudgingCrew
 from enrich.stages.setup import Run
 
@@ -91,6 +94,7 @@ def main() -> None:
     parser.add_argument(
         "--profile", action="store_true", help="say where the run's own time goes, function by function"
     )
+    parser.add_argument("--judges", help="numbers of processes: tell how many texts a second they judge instead")
     parser.add_argument("--memory", help="numbers of rows: tell the peak of a whole command instead")
     args = parser.parse_args()
     logging.disable(logging.INFO)
@@ -112,6 +116,10 @@ def main() -> None:
             )  # fmt: skip
             if args.profile:
                 profile(config, model)
+                continue
+            if args.judges:
+                for found in judged(config, model, list(map(int, args.judges.split(","))), args.repeat):
+                    print(json.dumps({"rules": rules, "rows": args.rows, **found}), flush=True)
                 continue
             print(json.dumps({"rules": rules, **about, **compare(config, model, args.repeat)}), flush=True)
 
@@ -213,6 +221,43 @@ def alone(timed: Timed) -> float:
                 requests.append(again)
         assert len(requests) == len(asked.requests)
     return time.perf_counter() - started
+
+
+def judged(config: RunConfig, model: Any, judges: list[int], repeat: int) -> Iterator[dict[str, Any]]:
+    """Yield, for each number of processes that judge, how many texts a second a run takes: the median of its times."""
+    recorded: dict[tuple[int, int], Completion] = {}
+    original = ContinuousEngine.generate
+    seconds = 0.0
+
+    def noted(self: ContinuousEngine, requests: Any, *rest: Any) -> Iterator[tuple[int, Completion]]:
+        for index, completion in original(self, requests, *rest):
+            recorded[requests[index].seed, requests[index].attempt] = completion
+            yield index, completion
+
+    def replayed(_: ContinuousEngine, requests: Any, *__: Any) -> Iterator[tuple[int, Completion]]:
+        nonlocal seconds
+        started = time.perf_counter()
+        for index, request in enumerate(requests):  # which grow meanwhile
+            yield index, recorded[request.seed, request.attempt]
+        seconds += time.perf_counter() - started
+
+    with mock.patch.object(ContinuousEngine, "generate", noted):
+        run(config, show_bar=False, model=model)
+    took: dict[int, list[float]] = {number: [] for number in judges}
+    with mock.patch.object(ContinuousEngine, "generate", replayed):
+        for _ in range(repeat):
+            for number in judges:
+                seconds = 0.0
+                with mock.patch.object(judging_crew, "processors", lambda number=number: number + 1):
+                    run(config, show_bar=False, model=model)
+                took[number].append(seconds)
+    for number, times in took.items():
+        yield {
+            "judges": number,
+            "texts": len(recorded),
+            "texts_per_second": round(len(recorded) / statistics.median(times)),
+            "from_to": [round(len(recorded) / max(times)), round(len(recorded) / min(times))],
+        }
 
 
 def profile(config: RunConfig, model: Any) -> None:

@@ -90,15 +90,25 @@ def test_a_crew_finds_what_this_process_finds_in_the_same_order(start: Callable[
     assert gone(processes)
 
 
-def test_few_rows_or_a_single_processor_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for rows, processors in ((judging_crew._ALONE_ROWS - 1, 8), (10_000, 1)):
-        monkeypatch.setattr(judging_crew, "processors", lambda number=processors: number)
-        crew: JudgingCrew[int] = JudgingCrew(BOOKS)
-        crew.expect(rows)
-        assert crew.processes == []
-        crew.hand_in(7, drafts()[0])
-        assert crew.judged() == [(7, judge(drafts()[0], BOOKS))]
-        crew.close()
+@pytest.mark.parametrize(
+    ("rows", "processors", "books"),
+    [
+        (judging_crew._ALONE_ROWS - 1, 8, BOOKS),
+        (10_000, 1, BOOKS),
+        (10_000, 8, {name: Rulebook(settings={"all": "off"}) for name in BOOKS}),
+    ],
+    ids=["few rows", "one processor", "no rules"],
+)
+def test_what_is_little_work_starts_no_process(
+    monkeypatch: pytest.MonkeyPatch, rows: int, processors: int, books: dict[str, Rulebook]
+) -> None:
+    monkeypatch.setattr(judging_crew, "processors", lambda: processors)
+    crew: JudgingCrew[int] = JudgingCrew(books)
+    crew.expect(rows)
+    assert crew.processes == []
+    crew.hand_in(7, drafts()[0])
+    assert crew.judged() == [(7, judge(drafts()[0], books))]
+    crew.close()
 
 
 def test_a_crew_whose_processes_are_killed_loses_no_text(
@@ -182,7 +192,7 @@ def test_a_run_that_is_stopped_has_judged_and_kept_what_was_written(
     handed_in = []
     hand_in = JudgingCrew.hand_in
     monkeypatch.setattr(JudgingCrew, "hand_in", lambda self, *given: (handed_in.append(given), hand_in(self, *given)))
-    run = partial(enrich, CATALOG, rules="all=off", batch_size=16)
+    run = partial(enrich, CATALOG, rules="all=off,too_short=flag", batch_size=16)
     asked = iter([0] * 30)
     with pytest.raises(Interrupted, match=r"stopped by SIGTERM: (\d+) rows are done"):
         run(should_stop=lambda: next(asked, signal.SIGTERM))

@@ -75,9 +75,13 @@ class JudgingCrew(Generic[Tag]):
         self._asked: deque[tuple[list[Tag], Future[list[Judged]]]] = deque()
 
     def expect(self, rows: int) -> None:
-        """Start the processes if so many rows are worth it and there are processors for them."""
+        """Start the processes if so many rows are worth it and there are processors for them.
+
+        Without rules they never are: to clean a text takes no longer than to send it.
+        """
         number = min(processors() - 1, _MOST_PROCESSES)
-        if self._members or rows < _ALONE_ROWS or number < 1:
+        is_little = rows < _ALONE_ROWS or all(book.asks_nothing for book in self._books.values())
+        if self._members or is_little or number < 1:
             return
         self._members = [_Member(self._books) for _ in range(number)]
         for member in self._members:
