@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[], JudgingCrew[int]]:
         crew: JudgingCrew[int] = JudgingCrew(BOOKS)
         crew.expect(judging_crew._ALONE_ROWS)
         assert len(crew.processes) == 2
+        while len(crew._up) < 2:
+            time.sleep(0.01)
         return crew
 
     return started
@@ -143,7 +146,34 @@ def test_what_a_process_can_not_judge_is_raised_here(start: Callable[[], Judging
 def test_a_process_whose_starter_is_killed_ends_without_a_word(told: bytes) -> None:
     command = [sys.executable, "-m", "enrich.stages.judging_crew"]
     done = subprocess.run(command, input=told, capture_output=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"[]\n" * told.count(b"\n"), b"")
+
+
+def test_until_a_process_is_up_texts_are_judged_in_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging_crew, "processors", lambda: 2)
+    crew: JudgingCrew[int] = JudgingCrew(BOOKS)
+    crew.expect(judging_crew._ALONE_ROWS)
+    os.kill(crew.processes[0], signal.SIGSTOP)
+    for number, draft in enumerate(drafts()):
+        crew.hand_in(number, draft)
+        assert crew.judged() == [(number, judge(draft, BOOKS))]
+    os.kill(crew.processes[0], signal.SIGKILL)
+    crew.hand_in(0, drafts()[0])
+    assert crew.judged(wait=True) == [(0, judge(drafts()[0], BOOKS))]
+    crew.close()
+
+
+def test_an_engine_that_is_faster_than_who_judges_waits(
+    start: Callable[[], JudgingCrew[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging_crew, "_LONGEST_SECONDS", 60.0)
+    crew, most, found = start(), 0, 0
+    for number, draft in enumerate(drafts() * 20):
+        crew.hand_in(number, draft)
+        found += len(crew.judged())
+        most = max(most, number + 1 - found)
+    assert most <= (2 * judging_crew._ASKED + 1) * judging_crew._BATCH
+    crew.close()
 
 
 # Random weights write some six words in float32, now more, now fewer: about half of the attempts fail.

@@ -14,7 +14,7 @@ from enrich.generation import GENERATED, QUARANTINED, Attempt, Generation, Outco
 from enrich.keys import seed_of
 from enrich.quality import SENTENCE_DROPPED, Severity, Verdict, mend
 from enrich.stages.setup import Run, committed, stop_if_asked
-from enrich.stages.windows import Row, Window
+from enrich.stages.windows import Row, Window, give_back_memory
 from enrich.timing.progress import Progress
 from enrich.timing.usage import Usage
 
@@ -80,6 +80,7 @@ def generate(run: Run, window: Window, checkpoint: Checkpoint, progress: Progres
         rows = [window.rows[index] for index in bucket.items]
         if not _generate_bucket(run, engine, rows, bucket.edge, checkpoint, progress):
             return False
+    give_back_memory()
     return True
 
 

@@ -2,7 +2,8 @@
 
 Python's lock is what they are for: while this process judges a text it holds it, and the engine's threads, on a CPU and
 on a GPU alike, wait for it between any two of their operations. Members are told the rules once and asked for a batch
-of texts in a line of JSON each; a member that is gone or fails costs nothing but time, as this process judges for it.
+of texts in a line of JSON each; a member that is not up yet, is gone or fails costs nothing but time, as this process
+judges for it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import queue
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,7 +28,9 @@ log = logging.getLogger("enrich")
 
 _ALONE_ROWS = 1  # fewer rows than these are judged before a process would have paid for its start
 _MOST_PROCESSES = 4  # of some 35 MiB each; they judge more than one GPU writes
-_BATCH = 16  # texts that are asked about at once
+_BATCH = 16  # texts that are asked about at once, but
+_LONGEST_SECONDS = 0.1  # is no text kept waiting for others while more come
+_ASKED = 4  # batches that a member has at most: a run that is killed loses those, like the rows in flight
 
 Tag = TypeVar("Tag")
 
@@ -70,8 +74,10 @@ class JudgingCrew(Generic[Tag]):
         self._books = books
         self._members: list[_Member] = []
         self._idle: queue.SimpleQueue[_Member] = queue.SimpleQueue()
+        self._up: list[_Member] = []  # of the members, those that know the rules
         self._threads: ThreadPoolExecutor | None = None
         self._gathered: list[tuple[Tag, Draft]] = []  # not asked yet
+        self._asked_at = 0.0
         self._asked: deque[tuple[list[Tag], Future[list[Judged]]]] = deque()
 
     def expect(self, rows: int) -> None:
@@ -84,9 +90,9 @@ class JudgingCrew(Generic[Tag]):
         if self._members or is_little or number < 1:
             return
         self._members = [_Member(self._books) for _ in range(number)]
-        for member in self._members:
-            self._idle.put(member)
         self._threads = ThreadPoolExecutor(number, "judging")
+        for member in self._members:
+            self._threads.submit(self._wait_for, member)
 
     @property
     def processes(self) -> list[int]:
@@ -96,25 +102,27 @@ class JudgingCrew(Generic[Tag]):
     def hand_in(self, tag: Tag, draft: Draft) -> None:
         """Give a draft to be judged."""
         self._gathered.append((tag, draft))
-        if len(self._gathered) >= _BATCH:
+        if len(self._gathered) >= _BATCH or time.monotonic() > self._asked_at + _LONGEST_SECONDS:
             self.ask()
 
     def ask(self) -> None:
         """Have what was handed in judged now, however little it is."""
-        if self._threads and self._gathered:
+        if self._threads and self._up and self._gathered:
+            self._asked_at = time.monotonic()
             gathered, self._gathered = self._gathered, []
             drafts = [draft for _, draft in gathered]
             self._asked.append(([tag for tag, _ in gathered], self._threads.submit(self._judge, drafts)))
 
     def judged(self, *, wait: bool = False) -> list[tuple[Tag, Judged]]:
         """Return what has been judged since the last time, in the order handed in; with `wait`, all there is."""
-        if not self._threads:
+        if not self._up:
             gathered, self._gathered = self._gathered, []
             return [(tag, judge(draft, self._books)) for tag, draft in gathered]
         if wait:
             self.ask()
+        most = 0 if wait else _ASKED * len(self._up)
         done: list[tuple[Tag, Judged]] = []
-        while self._asked and (wait or self._asked[0][1].done()):
+        while self._asked and (len(self._asked) > most or self._asked[0][1].done()):
             tags, judged = self._asked.popleft()
             done += zip(tags, judged.result(), strict=True)
         return done
@@ -125,6 +133,11 @@ class JudgingCrew(Generic[Tag]):
             self._threads.shutdown(cancel_futures=True)
         for member in self._members:
             member.close()
+
+    def _wait_for(self, member: _Member) -> None:
+        if member.is_up():
+            self._idle.put(member)
+            self._up.append(member)
 
     def _judge(self, drafts: Sequence[Draft]) -> list[Judged]:
         member = self._idle.get()
@@ -141,34 +154,40 @@ class _Member:
 
     def __init__(self, books: Mapping[str, Rulebook]) -> None:
         self._process = Process("enrich.stages.judging_crew")
-        self._books: Mapping[str, Rulebook] | None = books  # that it has not been told yet
+        self._books = {name: book.as_values() for name, book in books.items()}
         self._is_gone = False
 
     @property
     def id(self) -> int:
         return self._process.id
 
+    def is_up(self) -> bool:
+        """Tell it the rules and wait until it knows them; say whether it does."""
+        return self._answer(self._books) is not None
+
     def judge(self, drafts: Sequence[Draft]) -> list[Judged] | None:
         """Return what it finds, None if it can't find it."""
         if self._is_gone:
             return None
+        line = self._answer([_told(draft) for draft in drafts])
+        found = json.loads(line) if line else None
+        return None if found is None else [_judged(values) for values in found]
+
+    def _answer(self, question: Any) -> bytes | None:
+        """Return the line that the process answers with, None if it is gone."""
         told, tells = self._process.told, self._process.tells
         try:
-            if self._books is not None:
-                told.write(_line({name: book.as_values() for name, book in self._books.items()}))
-                self._books = None
-            told.write(_line([_told(draft) for draft in drafts]))
+            told.write(_line(question))
             told.flush()
             line = tells.readline()
-            if not line.endswith(b"\n"):
-                raise EOFError
-        except (OSError, EOFError):
-            self._is_gone = True
-            code = self._process.wait()
-            log.warning("a process that judges texts is gone (exit code %s); they are judged in this one", code)
-            return None
-        found = json.loads(line)
-        return None if found is None else [_judged(values) for values in found]
+            if line.endswith(b"\n"):
+                return line
+        except OSError:
+            pass
+        self._is_gone = True
+        code = self._process.wait()
+        log.warning("a process that judges texts is gone (exit code %s); they are judged in this one", code)
+        return None
 
     def close(self) -> None:
         self._process.close()
@@ -215,14 +234,14 @@ def _serve(told: BinaryIO, tell: BinaryIO) -> None:
         if not line.endswith(b"\n"):
             return  # its starter is gone in the midst of it
         values = json.loads(line)
+        found: list[list[Any]] | None = []
         if books is None:
             books = {name: Rulebook.of_values(book) for name, book in values.items()}
-            continue
-        found: list[list[Any]] | None
-        try:
-            found = [_found(judge(_draft(one), books)) for one in values]
-        except Exception:  # told by the starter, which meets it as well
-            found = None
+        else:
+            try:
+                found = [_found(judge(_draft(one), books)) for one in values]
+            except Exception:  # told by the starter, which meets it as well
+                found = None
         tell.write(_line(found))
         tell.flush()
 

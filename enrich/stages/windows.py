@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,6 +74,16 @@ def plan_windows(run: Run, survey: Survey, checkpoint: Checkpoint) -> Iterator[W
             window = Window()
     if len(window):
         yield window
+
+
+def give_back_memory() -> None:
+    """Give what a window has left free back to the system.
+
+    glibc keeps a heap for each of several threads, and free memory in the midst of them until it is asked for it.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library has no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

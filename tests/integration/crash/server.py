@@ -68,8 +68,10 @@ def _run(request: dict[str, Any]) -> None:
         import points
 
         from enrich.cli import main
+        from enrich.stages import judging_crew
         from enrich.timing import progress
 
+        judging_crew._ALONE_ROWS = 20  # texts are judged beside these runs too, small as they are
         progress._STATE_SECONDS = 1e9  # or the number of points would depend on how long a run takes
         if request.get("fault"):
             faults.FAULTS[request["fault"]](**request.get("fault_options", {}))
