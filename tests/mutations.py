@@ -120,6 +120,21 @@ MUTATIONS = (
         "tests/test_retries.py tests/test_job.py",
     ),
     Mutation(
+        "quality: what was being judged when a run is stopped is lost",
+        "stages/generate.py", "    finally:\n        settle(wait=True)", "    finally:\n        settle(wait=False)",
+        "tests/test_judging_crew.py",
+    ),
+    Mutation(
+        "quality: the engine ends before the last verdicts are there",
+        "stages/generate.py", "settle(wait=not left)", "settle(wait=False)",
+        "tests/test_judging_crew.py tests/test_retries.py",
+    ),
+    Mutation(
+        "quality: verdicts lose how severe they are on their way from another process",
+        "stages/judging_crew.py", "Failure(rule, Severity(severity), reason)", "Failure(rule, Severity.FLAG, reason)",
+        "tests/test_judging_crew.py",
+    ),
+    Mutation(
         "quality: one attempt more than is allowed",
         "stages/generate.py", "len(self.tries) >= max_attempts", "len(self.tries) > max_attempts",
         "tests/test_retries.py",

@@ -24,6 +24,7 @@ from enrich.quality import Rulebook
 from enrich.rulebooks import rulebooks
 from enrich.stages import judging_crew
 from enrich.stages.judging_crew import Draft, JudgingCrew, judge
+from enrich.stages.process import Process
 
 SETTINGS: dict[str, str] = {"banned_words": "bargain bin|ünder", "max_words": "90", "emoji": "quarantine"}
 BOOKS = {category.name: book for category, book in rulebooks(Categories(), SETTINGS, strict_facts=True).items()}
@@ -158,6 +159,29 @@ def test_until_a_process_is_up_texts_are_judged_in_this_one(monkeypatch: pytest.
         crew.hand_in(number, draft)
         assert crew.judged() == [(number, judge(draft, BOOKS))]
     os.kill(crew.processes[0], signal.SIGKILL)
+    crew.hand_in(0, drafts()[0])
+    assert crew.judged(wait=True) == [(0, judge(drafts()[0], BOOKS))]
+    crew.close()
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_where_there_is_no_room_for_processes_there_are_fewer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, room: int
+) -> None:
+    started = []
+
+    def start(module: str) -> Process:
+        if len(started) == room:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        started.append(Process(module))
+        return started[-1]
+
+    monkeypatch.setattr(judging_crew, "processors", lambda: 3)
+    monkeypatch.setattr(judging_crew, "Process", start)
+    crew: JudgingCrew[int] = JudgingCrew(BOOKS)
+    crew.expect(judging_crew._ALONE_ROWS)
+    assert len(crew.processes) == room
+    assert f"(Resource temporarily unavailable); {room} do" in caplog.text.replace("[Errno 11] ", "")
     crew.hand_in(0, drafts()[0])
     assert crew.judged(wait=True) == [(0, judge(drafts()[0], BOOKS))]
     crew.close()

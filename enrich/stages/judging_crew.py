@@ -89,8 +89,14 @@ class JudgingCrew(Generic[Tag]):
         is_little = rows < _ALONE_ROWS or all(book.asks_nothing for book in self._books.values())
         if self._members or is_little or number < 1:
             return
-        self._members = [_Member(self._books) for _ in range(number)]
-        self._threads = ThreadPoolExecutor(number, "judging")
+        try:
+            for _ in range(number):
+                self._members.append(_Member(self._books))
+        except OSError as error:  # there may be no room for another process
+            log.warning("can't start a process that judges texts (%s); %d do", error, len(self._members))
+        if not self._members:
+            return
+        self._threads = ThreadPoolExecutor(len(self._members), "judging")
         for member in self._members:
             self._threads.submit(self._wait_for, member)
 
