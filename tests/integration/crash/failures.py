@@ -406,9 +406,9 @@ def hangs(bench: Bench) -> str:
         signals = [(3.0 + 2 * night.seconds, signal.SIGTERM), (1.3, signal.SIGTERM)]
         bench.fails(
             night, out, -signal.SIGTERM, "once more to stop at once",
-            fault="hangs", fault_options={"step": 30}, signals=signals,
+            fault="hangs", signals=signals,
         )  # fmt: skip
-        bench.resumes(night, out)
+        bench.resumes(night, out, least=3)
     return "ends at the second signal; rerun complete"
 
 
@@ -416,12 +416,12 @@ def hangs(bench: Bench) -> str:
 def hangs_past_its_time(bench: Bench) -> str:
     night = bench.nights.anew
     with night.place() as out:
-        options = {"step": 30, "stuck_seconds": 1.0}
+        options = {"stuck_seconds": 1.0}
         bench.fails(
             night, out, 75, "time is up", "--max-time", "2s",
             fault="hangs", fault_options=options, signals=[(60.0, signal.SIGKILL)],
         )  # fmt: skip
-        bench.resumes(night, out)
+        bench.resumes(night, out, least=3)
     return "exit code 75 some time after its end; rerun complete"
 
 

@@ -43,13 +43,27 @@ def throws(step: int) -> None:
     _at_step(step, _raising(RuntimeError("device lost")))
 
 
-def hangs(step: int, stuck_seconds: float | None = None) -> None:
-    """Wait for something that never comes."""
+def hangs(stuck_seconds: float | None = None) -> None:
+    """Wait for something that never comes, in the first step after rows were committed."""
+    from enrich.checkpoint import Checkpoint
     from enrich.commands import ending
 
     if stuck_seconds is not None:
         ending._STUCK_SECONDS = stuck_seconds
-    _at_step(step, threading.Event().wait)
+    step, commit = ragged.RaggedBatch._step, Checkpoint.commit
+    committed = threading.Event()
+
+    def noted(self: Any) -> None:
+        commit(self)
+        if self.num_done > 2:  # or it is those alone that no text can be made for
+            committed.set()
+
+    def stepped(self: Any) -> Any:
+        if committed.is_set():
+            threading.Event().wait()
+        return step(self)
+
+    Checkpoint.commit, ragged.RaggedBatch._step = noted, stepped
 
 
 def is_slow(seconds: float) -> None:
