@@ -121,7 +121,7 @@ MUTATIONS = (
     ),
     Mutation(
         "quality: what was being judged when a run is stopped is lost",
-        "stages/generate.py", "    finally:\n        settle(wait=True)", "    finally:\n        settle(wait=False)",
+        "stages/generate.py", "    finally:\n        settle(wait=True)", "    finally:\n        pass",
         "tests/test_judging_crew.py",
     ),
     Mutation(

@@ -212,13 +212,15 @@ def texts(path: Path) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let every run have a crew of one; return the ids of its processes."""
+    """Let every run have a crew of one, up before it generates; return the ids of its processes."""
     started: list[int] = []
     expect = JudgingCrew.expect
 
     def noted(self: JudgingCrew[Any], rows: int) -> None:
         expect(self, rows)
         started.extend(self.processes)
+        while len(self._up) < len(self.processes):
+            time.sleep(0.01)
 
     monkeypatch.setattr(judging_crew, "_ALONE_ROWS", 1)
     monkeypatch.setattr(judging_crew, "processors", lambda: 2)
