@@ -242,6 +242,18 @@ def test_a_run_with_a_crew_writes_what_a_run_without_writes(
     assert gone(watched)
 
 
+def test_the_engine_does_not_end_before_the_last_verdict(
+    enrich: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = partial(enrich, CATALOG, rules=RULES, max_quarantined="100%", batch_size=16)
+    expected = run(name="expected.parquet")
+    judged = JudgingCrew.judged
+    monkeypatch.setattr(JudgingCrew, "judged", lambda self, *, wait: judged(self, wait=True) if wait else [])
+    late = run(name="late.parquet")
+    assert late.retried == expected.retried > 0
+    assert texts(tmp_path / "late.parquet") == texts(tmp_path / "expected.parquet")
+
+
 def test_a_run_that_is_stopped_has_judged_and_kept_what_was_written(
     enrich: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: list[int]
 ) -> None:
