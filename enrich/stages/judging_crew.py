@@ -26,8 +26,8 @@ from enrich.stages.process import Process, leave_signals_to_the_starter, process
 
 log = logging.getLogger("enrich")
 
-_ALONE_ROWS = 1  # fewer rows than these are judged before a process would have paid for its start
-_MOST_PROCESSES = 4  # of some 35 MiB each; they judge more than one GPU writes
+_ALONE_ROWS = 500  # fewer rows than these are judged before a process would have paid for its start
+_MOST_PROCESSES = 4  # of 28 MiB each; they judge more than one GPU writes
 _BATCH = 16  # texts that are asked about at once, but
 _LONGEST_SECONDS = 0.1  # is no text kept waiting for others while more come
 _ASKED = 4  # batches that a member has at most: a run that is killed loses those, like the rows in flight
