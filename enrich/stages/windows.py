@@ -83,7 +83,7 @@ def give_back_memory() -> None:
     """
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library has no such function
-            ctypes.CDLL(None).malloc_trim(0)
+            ctypes.pythonapi.malloc_trim(0)  # as this process has it
 
 
 @contextmanager
