@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from enrich.engine import sampling
+from enrich.engine import ranking, sampling
 from enrich.engine.crew import side_by_side
 from enrich.engine.forward import Forward, forward_of
 from enrich.engine.loading import take_over
@@ -319,7 +319,7 @@ class _Batch:
             if row is None:
                 continue
             if is_broken[slot]:
-                raise sampling.broken()
+                raise ranking.broken()
             index, request = row
             most = min(self._params.max_new_tokens, request.max_new_tokens or self._params.max_new_tokens)
             drawn = self._drawn[slot]

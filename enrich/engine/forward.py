@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from enrich.engine.gpt2 import Gpt2Forward
+from enrich.engine.head import Head
 from enrich.engine.rotary import RotaryForward
 
 _LEAST_HEAD_SIZE = 16  # sums of fewer products are computed by another kernel of torch's, whose bits differ
@@ -21,13 +22,14 @@ _FORMATS = (torch.float32, torch.bfloat16)
 
 
 class Forward(Protocol):
-    """A model between its embedding and its logits, attention left out."""
+    """A model between its embedding and its scores, attention left out."""
 
     layers: int
     kv_heads: int
     group: int  # queries of each key-value head
     head_size: int
     vocabulary: int
+    head: Head
     scale: float
     dtype: torch.dtype
     tile: int  # in multiples of so many rows each row's bits are the same, whatever the others are
@@ -42,8 +44,8 @@ class Forward(Protocol):
     def advance(self, layer: int, hidden: Tensor, attended: Tensor) -> Tensor:
         """Return the layer's output [N, C] for what attention gave [N, H·G·D]."""
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return the scores [N, V]."""
+    def finish(self, hidden: Tensor) -> Tensor:
+        """Return what the head is given [N, C] for the last layer's output."""
 
 
 def forward_of(model: Any) -> Forward | None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from enrich.engine.head import Head
 from enrich.engine.linear import Linear, is_small
 
 _TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
@@ -41,8 +42,8 @@ class Gpt2Forward:
             for b in body.h
         ]
         self._norm = (body.ln_f.weight.detach(), body.ln_f.bias.detach())
-        self._head = Linear(model.lm_head.weight.detach(), None)
-        self.tile = self._head.tile
+        self.head = Head(model.lm_head.weight.detach())
+        self.tile = self.head.tile
 
     @staticmethod
     def can_run(model: Any) -> bool:
@@ -75,9 +76,9 @@ class Gpt2Forward:
         inner = self._activate(up(inner)) if self._activate else up.then_gelu(inner)
         return down.added_to(hidden, inner)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def finish(self, hidden: Tensor) -> Tensor:
         """See `Forward`."""
-        return self._head(self._normed(hidden, self._norm))
+        return self._normed(hidden, self._norm)
 
 
 def _linear(stored: Any) -> Linear:

@@ -90,7 +90,7 @@ class RaggedBatch:
         self._free = list(range(slots))[::-1]
         self._num_slots = slots
         self._cache: PagedCache | None = None  # once it is known how long rows may become
-        self._scores = pool.take((slots, forward.vocabulary), torch.float32)
+        self._scores: Tensor | None = None  # [S, vocabulary], once all are wanted
         most = slots + forward.tile  # filler rows stand behind those in flight
         self._slots = np.zeros(most, dtype=np.int64)
         self._tokens = np.zeros(most, dtype=np.int64)  # the last of each row, not decoded yet
@@ -257,19 +257,31 @@ class RaggedBatch:
             queries, keys, values = forward.project(layer, hidden, where)
             attended[:active] = self._cache.attend(layer, queries[:active], keys[:active], values[:active])
             hidden = forward.advance(layer, hidden, attended)
-        logits = self._scores[:active].copy_(forward.logits(hidden)[:active])
-        if self._forbidden is not None:
-            logits.masked_fill_(self._forbidden[:active], -torch.inf)
-        drawn = self._drawn[:active]
-        generated = torch.from_numpy(self._generated[:active, : drawn.max()])
-        sampling.restrain_(logits, generated, self._params, torch.from_numpy(drawn))
-        uniforms = torch.from_numpy(self._uniforms[np.arange(active), drawn])
-        tokens = sampling.draw(logits, uniforms, self._params).numpy()
+        tokens = self._choose(forward.finish(hidden))
         self._stats.count(decode_positions=filled)
         for index, completion in self._accept(tokens):
             self._stats.count(generated_tokens=len(completion.token_ids))
             yield index, completion
         self._stats.note_slots(filled, len(self.rows))
+
+    def _choose(self, states: Tensor) -> np.ndarray:
+        """Return the next token of every row [A], by the states behind the last layer [A and filler, C]."""
+        active, head = len(self.rows), self._forward.head
+        drawn = self._drawn[:active]
+        restraint = sampling.Restraint(
+            self._params,
+            torch.from_numpy(self._generated[:active, : drawn.max()]),
+            torch.from_numpy(drawn),
+            None if self._forbidden is None else self._forbidden[:active],
+        )
+        uniforms = torch.from_numpy(self._uniforms[np.arange(active), drawn])
+        k = sampling.considered(self._params, self._forward.vocabulary)
+        if head.can_find(k):
+            return sampling.pick(*head.highest(states[:active], restraint, k), uniforms, self._params).numpy()
+        if self._scores is None:
+            self._scores = self._pool.take((self._num_slots, self._forward.vocabulary), torch.float32)
+        logits = restraint.on_(self._scores[:active].copy_(head(states)[:active]))
+        return sampling.draw(logits, uniforms, self._params).numpy()
 
     def _accept(self, tokens: np.ndarray) -> Iterator[tuple[int, Completion]]:
         """Take the tokens drawn [A]; yield the rows that are done, and let them go."""

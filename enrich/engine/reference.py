@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from enrich.engine import sampling
+from enrich.engine import ranking, sampling
 from enrich.engine.loading import take_over
 from enrich.engine.memory import Room
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
@@ -130,7 +130,7 @@ class _RowStreams(LogitsProcessor):  # type: ignore[misc]
             scores = scores.masked_fill(self._forbidden, -torch.inf)
         uniforms = sampling.uniform(self._seeds, self._attempts, generated.shape[1])
         if scores.device.type != "cpu" and bool(sampling.no_numbers(scores).any()):
-            raise sampling.broken()
+            raise ranking.broken()
         tokens = sampling.choose(scores.float(), generated, uniforms, self._params)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens[:, None], 0.0)
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from enrich.engine.head import Head
 from enrich.engine.linear import Linear, is_small
 
 _KINDS = ("llama", "mistral", "qwen2", "qwen3")
@@ -46,8 +47,8 @@ class RotaryForward:
             for layer in body.layers
         ]
         self._norm = body.norm.weight.detach()
-        self._head = _stacked(model.lm_head)
-        self.tile = self._head.tile
+        self.head = Head(model.lm_head.weight.detach())
+        self.tile = self.head.tile
 
     @staticmethod
     def can_run(model: Any) -> bool:
@@ -84,9 +85,9 @@ class RotaryForward:
         gate, inner = up(self._normed(hidden, norm)).chunk(2, dim=1)
         return down.added_to(hidden, F.silu(gate).mul_(inner))
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def finish(self, hidden: Tensor) -> Tensor:
         """See `Forward`."""
-        return self._head(self._normed(hidden, self._norm))
+        return self._normed(hidden, self._norm)
 
 
 def _turned(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

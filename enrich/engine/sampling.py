@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from enrich.engine import ranking
 from enrich.engine.protocol import Request, SamplingParams
-from enrich.errors import ModelError
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
-_LEAST_STRIPS = 256
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -106,6 +104,40 @@ def restrain_(logits: Tensor, generated: Tensor, params: SamplingParams, counts:
     return penalize_(logits, generated, penalty)
 
 
+@dataclass(frozen=True, slots=True)
+class Restraint:
+    """What lowers the scores of some rows' tokens, never that of a higher one below that of a lower one of its kind.
+
+    `generated` and `counts` as for `choose`; `forbidden` [batch, vocabulary] says what must not be drawn, if anything.
+    """
+
+    params: SamplingParams
+    generated: Tensor
+    counts: Tensor
+    forbidden: Tensor | None
+
+    def of(self, rows: slice) -> Restraint:
+        """Return that of some of the rows."""
+        forbidden = None if self.forbidden is None else self.forbidden[rows]
+        return Restraint(self.params, self.generated[rows], self.counts[rows], forbidden)
+
+    def on_(self, logits: Tensor) -> Tensor:
+        """Apply it to all scores [batch, vocabulary], in place."""
+        if self.forbidden is not None:
+            logits.masked_fill_(self.forbidden, -torch.inf)
+        return restrain_(logits, self.generated, self.params, self.counts)
+
+    def on_pairs_(self, scores: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+        """Apply the repetition penalty alone to the scores of some tokens of some rows, all [pairs], in place."""
+        penalty = self.params.repetition_penalty
+        if penalty == 1.0 or not self.generated.shape[1]:
+            return scores
+        columns = torch.arange(self.generated.shape[1])
+        repeats = (self.generated[rows] == tokens[:, None]) & (columns < self.counts[rows, None])
+        penalized = torch.where(scores > 0, scores / penalty, scores * penalty)
+        return torch.where(repeats.any(dim=1), penalized, scores, out=scores)
+
+
 def choose(
     logits: Tensor, generated: Tensor, uniforms: Tensor, params: SamplingParams, counts: Tensor | None = None
 ) -> Tensor:
@@ -124,14 +156,22 @@ def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
 
     Raises ModelError on a CPU if they are no numbers. Elsewhere that would be to wait for the device; see `no_numbers`.
     """
-    on_cpu = logits.device.type == "cpu"  # where numpy does in microseconds what takes torch a millisecond
-    if params.temperature == 0:
-        likeliest = torch.from_numpy(logits.numpy().argmax(axis=1)) if on_cpu else logits.argmax(dim=1)
-        if on_cpu:
-            _check(logits.gather(1, likeliest[:, None]))
-        return likeliest
-    k = min(params.top_k or logits.shape[1], logits.shape[1])
-    scores, tokens = _highest(logits, k) if on_cpu else logits.topk(k, dim=1)  # falling
+    k = considered(params, logits.shape[1])
+    if logits.device.type == "cpu":
+        scores, tokens = ranking.highest(logits, k)
+        return pick(torch.from_numpy(scores), torch.from_numpy(tokens), uniforms, params)
+    return logits.argmax(dim=1) if k == 1 else pick(*logits.topk(k, dim=1), uniforms, params)
+
+
+def considered(params: SamplingParams, vocabulary: int) -> int:
+    """Return how many of the highest scores a draw depends on."""
+    return 1 if params.temperature == 0 else min(params.top_k or vocabulary, vocabulary)
+
+
+def pick(scores: Tensor, tokens: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
+    """Draw each row's next token of the k highest scores, falling, and their tokens [batch, k]: [batch]."""
+    if scores.shape[1] == 1:
+        return tokens[:, 0]
     cumulative = torch.softmax(scores.to(uniforms.dtype) / params.temperature, dim=1).cumsum(dim=1)
     # Kept are the tokens before which less than top_p has been gathered; the first always is.
     last = (cumulative[:, :-1] < params.top_p * cumulative[:, -1:]).sum(dim=1, keepdim=True)
@@ -146,55 +186,3 @@ def draw(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
 def no_numbers(logits: Tensor) -> Tensor:
     """Say of each row of [batch, vocabulary] whether a score is NaN or infinite: bool [batch]."""
     return ~logits.amax(dim=1).isfinite()  # of which NaN is the highest
-
-
-def broken() -> ModelError:
-    """Return the error for scores that are no numbers."""
-    return ModelError(
-        "the model's scores are not numbers (NaN or infinite): its weights are damaged, or --dtype is too narrow for"
-        " them; try --dtype float32"
-    )
-
-
-def _check(highest: Tensor) -> None:
-    if not np.isfinite(highest.numpy()).all():
-        raise broken()
-
-
-def _highest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return each row's k highest scores, falling, and their tokens [batch, k]; of equal scores the first come first.
-
-    Raises ModelError if scores are no numbers. The k-th highest of the maxima of many strips of the vocabulary is a
-    score that at least k tokens reach, and few others do: only these are sorted.
-    """
-    batch, vocabulary = logits.shape
-    values = logits.numpy()
-    strips = max(_LEAST_STRIPS, 4 * k)
-    if k == vocabulary or strips * 2 > vocabulary:
-        _check(logits.amax(dim=1))
-        order = np.argsort(-values, axis=1, kind="stable")[:, :k]
-        return torch.from_numpy(np.take_along_axis(values, order, axis=1)), torch.from_numpy(order)
-    length = vocabulary // strips
-    maxima = logits[:, : length * strips].view(batch, length, strips).amax(dim=1)
-    _check(maxima.amax(dim=1))
-    _check(logits[:, (length - 1) * strips :].amax(dim=1))  # those that are left over
-    least = np.partition(maxima.numpy(), strips - k, axis=1)[:, strips - k, None]
-    places = np.flatnonzero(values >= least)
-    begins = np.searchsorted(places, np.arange(batch + 1) * vocabulary)
-    counts = np.diff(begins)
-    rows = np.repeat(np.arange(batch), counts)
-    # One number for each, its score before its place from behind: numpy sorts integers with the vector units.
-    ranked = np.full((batch, counts.max()), np.iinfo(np.int64).min)
-    before = vocabulary - 1 - (places - rows * vocabulary)
-    ranked[rows, np.arange(len(rows)) - begins[rows]] = (
-        _turned(values.reshape(-1)[places].view(np.int32)) << 32 | before
-    )
-    ranked.sort(axis=1)
-    highest = ranked[:, : -k - 1 : -1]
-    scores = _turned((highest >> 32).astype(np.int32)).astype(np.int32).view(np.float32)
-    return torch.from_numpy(scores), torch.from_numpy(vocabulary - 1 - (highest & _MASK))
-
-
-def _turned(bits: Any) -> Any:
-    """Return integers in the order of the float32 numbers with these bits [int32], or their bits again: int64."""
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from engine_rows import WIDTH, make_requests, run
+from screens import SCREENS, screen_all
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,6 +26,7 @@ from enrich.engine.continuous import KINDS, ContinuousEngine, can_run
 from enrich.engine.files import find_model
 from enrich.engine.forward import forward_of
 from enrich.engine.gpt2 import Gpt2Forward
+from enrich.engine.head import Head
 from enrich.engine.loading import load_model
 from enrich.engine.pool import Pool
 from enrich.engine.protocol import Completion, Engine, EngineStats, Request, SamplingParams
@@ -152,6 +154,53 @@ def test_five_hundred_ragged_prompts_have_the_reference_s_tokens(model: torch.nn
     expected = run(make_engine(ReferenceEngine, model, GREEDY), requests, 128)
     assert run(make_engine(ContinuousEngine, model, GREEDY), requests, 128) == expected
     assert len({completion.token_ids for completion in expected}) > 400
+
+
+@SCREENS
+@pytest.mark.parametrize("model", [gpt2, llama], indirect=True)
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED, replace(SAMPLED, temperature=0, no_repeat_ngram=2)])
+def test_tokens_of_screened_scores_are_the_reference_s_for_any_slots(
+    model: torch.nn.Module, params: SamplingParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(6)
+    requests = [
+        replace(request, forbidden=tuple(rng.sample(range(400), 150))) if number % 3 == 0 else request
+        for number, request in enumerate(make_requests(150, seed=9))
+    ]
+    expected = run(make_engine(ReferenceEngine, model, params), requests, 128)
+    screen_all(monkeypatch)
+    looked = spied_on(monkeypatch)
+    engine = make_engine(ContinuousEngine, model, params)
+    for slots in (8, 32, 128):
+        assert run(engine, requests, slots) == expected
+    assert looked
+
+
+@SCREENS
+@pytest.mark.parametrize("model", [gpt2, llama], indirect=True)
+def test_tokens_of_screened_sixteen_bit_scores_do_not_depend_on_the_order(
+    model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = make_requests(150)
+    screen_all(monkeypatch)
+    looked = spied_on(monkeypatch)
+    engine = make_engine(ContinuousEngine, model.to(torch.bfloat16), replace(SAMPLED, temperature=0))
+    expected = run(engine, requests, 128)
+    assert run(engine, requests[::-1], 128)[::-1] == expected
+    assert looked
+
+
+def spied_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which each look for the highest scores will add their number."""
+    looked: list[int] = []
+    highest = Head.highest
+
+    def looking(self: Head, states: torch.Tensor, restraint: Any, k: int) -> Any:
+        looked.append(k)
+        return highest(self, states, restraint, k)
+
+    monkeypatch.setattr(Head, "highest", looking)
+    return looked
 
 
 def gpt2_of(hidden: int) -> GPT2LMHeadModel:
@@ -307,16 +356,16 @@ def before_every_pass(model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, l
         look(len(kwargs["input_ids"]))  # type: ignore[arg-type]
         return forward(*args, **kwargs)
 
-    def of_ours(logits: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def of_ours(finish: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         def looked_at(self: object, hidden: torch.Tensor) -> torch.Tensor:
             look(len(hidden))
-            return logits(self, hidden)
+            return finish(self, hidden)
 
         return looked_at
 
     monkeypatch.setattr(model, "forward", of_transformers)
     for kind in (Gpt2Forward, RotaryForward):
-        monkeypatch.setattr(kind, "logits", of_ours(kind.logits))
+        monkeypatch.setattr(kind, "finish", of_ours(kind.finish))
 
 
 def test_memory_that_runs_out_halves_the_slots_and_redoes_only_rows_in_flight(

@@ -85,17 +85,17 @@ def loses_rows(from_row: int) -> None:
 
 def gives_no_numbers(step: int, value: float) -> None:
     """Compute scores that are none."""
-    logits, count = Gpt2Forward.logits, 0
+    finish, count = Gpt2Forward.finish, 0
 
     def broken(self: Any, hidden: Any) -> Any:
         nonlocal count
         count += 1
-        scores = logits(self, hidden)
+        states = finish(self, hidden)
         if count >= step:
-            scores[0] = value
-        return scores
+            states[0] = value
+        return states
 
-    Gpt2Forward.logits = broken
+    Gpt2Forward.finish = broken
 
 
 def out_of_memory(step: int, kind: str, times: int = 1) -> None:

@@ -1,0 +1,114 @@
+"""The head of a model: the scores of all tokens, or the highest of them alone, in half the time or less.
+
+The highest are found in two steps. A screen of 8-bit integers tells how high each score is at most; then only the few
+tokens are scored, by sums in float32, which may be among the highest. So those that are found are the highest, not
+nearly so. In 16 bits they are more often so than by the scores themselves, which are rounded.
+
+Shapes: N rows, C hidden size, V vocabulary, P pairs of a row and a token.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from enrich.engine import ranking
+from enrich.engine.linear import Linear
+from enrich.engine.sampling import Restraint
+from enrich.engine.screen import Screen
+
+_ROWS = 64  # looked through at once: what is known of their scores stays in the processor's cache
+_MANY = (64, 4)  # tokens a row, and for each that is wanted, which a screen may leave on average to be worth it
+_MOST_FOUND = 1024  # more are not worth looking for
+_PAIRS = 1024  # multiplied at once, so that they stay in the processor's cache
+_PATIENCE = 8  # how many times more it may leave too many than not before it is asked no more
+
+
+class Head:
+    """The matrix [V, C] behind a model's last layer."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._linear = Linear(weight, None)
+        self._weight = weight
+        self._screen = Screen.of(weight)
+        if self._screen is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch tells once that sparse matrices may change yet
+                _dot_products(weight[:1], weight, *torch.zeros(2, 1, dtype=torch.int64))
+        self._patience = _PATIENCE
+        self.tile = self._linear.tile
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Return the scores [N, V] of states [N, C]."""
+        return self._linear(states)
+
+    def can_find(self, k: int) -> bool:
+        """Say whether to find the k highest is quicker than to score all tokens."""
+        return self._screen is not None and (k == 1 or (self._weight.dtype == torch.float32 and k <= _MOST_FOUND))
+
+    def highest(self, states: Tensor, restraint: Restraint, k: int) -> tuple[Tensor, Tensor]:
+        """Return the k highest scores, restrained, of each of states [N, C], falling, and their tokens, each [N, k].
+
+        A row's do not depend on the other rows. Raises ModelError if scores are no numbers.
+        """
+        found = []
+        for begin in range(0, len(states), _ROWS):
+            rows = slice(begin, begin + _ROWS)
+            pairs = self._left(states[rows], restraint.of(rows), k)
+            found.append(self._ranked(states[rows], *pairs, restraint.of(rows), k))
+        scores, tokens = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        if not np.isfinite(scores[:, 0]).all():
+            raise ranking.broken()
+        return torch.from_numpy(scores), torch.from_numpy(tokens)
+
+    def _left(self, states: Tensor, restraint: Restraint, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and tokens [P] that may be among the k highest."""
+        assert self._screen is not None
+        if self._patience:
+            left = self._not_below(*self._screen.at_most(states), states, restraint, k)
+            has_many = len(left[0]) > (_MANY[0] + _MANY[1] * k) * len(states)
+            self._patience = self._patience - 1 if has_many else min(_PATIENCE, self._patience + 1)
+            if not has_many:
+                return left
+        return self._not_below(*self._screen.around(self(states), states), states, restraint, k)
+
+    def _not_below(
+        self, bounds: Tensor, units: Tensor, states: Tensor, restraint: Restraint, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and tokens [P] whose bounds [N, V] reach the k-th highest score of those that look best."""
+        at_most = restraint.on_(bounds).numpy()
+        rows, tokens = ranking.likely(bounds, k)
+        allowed = at_most[rows, tokens] > -np.inf
+        scores, _ = self._ranked(states, rows[allowed], tokens[allowed], restraint, k)
+        if np.isnan(scores).any() or np.isposinf(scores).any():
+            raise ranking.broken()
+        least = scores[:, -1:] / units.numpy()
+        return ranking.reaching(at_most, np.maximum(least, np.finfo(np.float32).min))
+
+    def _ranked(
+        self, states: Tensor, rows: np.ndarray, tokens: np.ndarray, restraint: Restraint, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k highest scores, restrained, of some tokens [P] of rows [P], and those tokens, each [N, k]."""
+        of_rows, of_tokens = torch.from_numpy(rows), torch.from_numpy(tokens)
+        scores = _dot_products(states, self._weight, of_rows, of_tokens)
+        restraint.on_pairs_(scores, of_rows, of_tokens)
+        return ranking.ranked(scores.numpy(), rows, tokens, len(states), k)
+
+
+def _dot_products(states: Tensor, weight: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    """Return the products of states [N, C] and weights [V, C] for pairs of their rows, in rising order: float32 [P]."""
+    if weight.dtype == torch.float32:
+        begins = torch.searchsorted(rows, torch.arange(len(states) + 1))
+        places = torch.sparse_csr_tensor(
+            begins, tokens, states.new_zeros(len(rows)), (len(states), len(weight)), check_invariants=False
+        )
+        return cast(Tensor, torch.sparse.sampled_addmm(places, states, weight.mT, beta=0.0).values())
+    products = [
+        weight.index_select(0, tokens[part]).float().mul_(states.index_select(0, rows[part])).sum(dim=1)
+        for part in (slice(begin, begin + _PAIRS) for begin in range(0, len(rows), _PAIRS))
+    ]
+    return torch.cat(products)
