@@ -198,8 +198,8 @@ class RaggedBatch:
     ) -> int:
         """Compute some prompts, their tokens one after the other, without padding.
 
-        What prompts begin with in common is computed once, in the first row that has it. Attention is computed in
-        float32, padded to `width`.
+        What prompts begin with in common is computed once, in the first row that has it. Attention is computed padded
+        to `width`.
         """
         forward, heads, group, size = (
             self._forward,
@@ -218,9 +218,9 @@ class RaggedBatch:
         # Where queries stand among those of all rows, padded: [N, H, G]
         entries, own_columns = entries[shared.firsts], columns[shared.firsts]
         spots = ((entries[:, :, None] * group + torch.arange(group)) * width + own_columns[:, None, None]).view(-1)
-        causal = torch.full((width, width), -torch.inf).triu_(1).repeat(group, 1)
+        causal = torch.full((width, width), -torch.inf, dtype=forward.dtype).triu_(1).repeat(group, 1)
         # What lies in the padding is seen by nobody.
-        padded = [self._pool.take((num * heads, n * width, size), torch.float32) for n in (group, 1, 1)]
+        padded = [self._pool.take((num * heads, n * width, size), forward.dtype) for n in (group, 1, 1)]
         queries, keys, values = padded
         computed = len(shared.tokens)
         attended = torch.zeros(computed + filler, heads * group * size, dtype=forward.dtype)
@@ -228,10 +228,10 @@ class RaggedBatch:
         hidden, where = forward.embed(tokens, torch.cat([own_columns, own_columns.new_zeros(filler)]))
         for layer in range(forward.layers):
             new_queries, new_keys, new_values = forward.project(layer, hidden, where)
-            queries.view(-1, size).index_copy_(0, spots, new_queries[:computed].reshape(-1, size).float())
+            queries.view(-1, size).index_copy_(0, spots, new_queries[:computed].reshape(-1, size))
             for room, new in ((keys, new_keys), (values, new_values)):
                 of_all = new.index_select(0, shared.of_tokens)
-                room.view(-1, size).index_copy_(0, places, of_all.view(-1, size).float())
+                room.view(-1, size).index_copy_(0, places, of_all.view(-1, size))
             cache.store(layer, keys.view(num, heads, width, size), values.view(num, heads, width, size))
             if layer == forward.layers - 1:
                 break  # of the last layer nothing but these is needed
