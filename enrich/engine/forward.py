@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from enrich.engine.attention import Lines, Seen
 from enrich.engine.gpt2 import Gpt2Forward
 from enrich.engine.head import Head
 from enrich.engine.rotary import RotaryForward
@@ -43,6 +44,12 @@ class Forward(Protocol):
 
     def advance(self, layer: int, hidden: Tensor, attended: Tensor) -> Tensor:
         """Return the layer's output [N, C] for what attention gave [N, H·G·D]."""
+
+    def decode(self, hidden: Tensor, places: Any, lines: list[Lines], seen: Seen) -> Tensor:
+        """Return the last layer's output [N, C] for a token of each row, whose keys and values are put among `lines`.
+
+        Only of those rows that `seen` tells of is there attention; those behind are filler.
+        """
 
     def finish(self, hidden: Tensor) -> Tensor:
         """Return what the head is given [N, C] for the last layer's output."""

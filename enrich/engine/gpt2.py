@@ -1,20 +1,37 @@
 """The forward pass of GPT-2: positions learned, layer norms before, matrices stored [in, out]. See `forward`."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from enrich.engine.attention import Lines, Seen, attend
 from enrich.engine.head import Head
-from enrich.engine.linear import Linear, is_small
+from enrich.engine.linear import Linear, is_small, product, product_added_to, product_then_gelu
+from enrich.engine.scripted import scripted
 
 _TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+_ACTIVATIONS = (*_TANH_GELU, "gelu", "relu", "silu")
+
+
+class _Block(NamedTuple):
+    norm: Tensor
+    norm_bias: Tensor
+    mix: Linear
+    gather: Linear
+    inner_norm: Tensor
+    inner_norm_bias: Tensor
+    up: Linear
+    down: Linear
+
+
+class _Shape(NamedTuple):
+    heads: int
+    scale: float
+    epsilon: float
+    activation: str
 
 
 class Gpt2Forward:
@@ -26,24 +43,28 @@ class Gpt2Forward:
         self.kv_heads, self.group, self.head_size = config.n_head, 1, config.n_embd // config.n_head
         self.scale = 1 / math.sqrt(self.head_size)
         self.dtype, self.is_small = model.dtype, is_small(model)
-        self._epsilon = config.layer_norm_epsilon
-        self._activate = _ACTIVATIONS.get(config.activation_function)
+        is_tanh_gelu = config.activation_function in _TANH_GELU
+        self._shape = _Shape(
+            config.n_head,
+            self.scale,
+            config.layer_norm_epsilon,
+            "tanh" if is_tanh_gelu else config.activation_function,
+        )
         self.vocabulary = model.lm_head.weight.shape[0]
         self._words, self._positions = body.wte.weight.detach(), body.wpe.weight.detach()
         self._blocks = [
-            (
-                (b.ln_1.weight.detach(), b.ln_1.bias.detach()),
-                _linear(b.attn.c_attn),
-                _linear(b.attn.c_proj),
-                (b.ln_2.weight.detach(), b.ln_2.bias.detach()),
-                _linear(b.mlp.c_fc),
-                _linear(b.mlp.c_proj),
+            _Block(
+                *(b.ln_1.weight.detach(), b.ln_1.bias.detach()),
+                *(_linear(b.attn.c_attn), _linear(b.attn.c_proj)),
+                *(b.ln_2.weight.detach(), b.ln_2.bias.detach()),
+                *(_linear(b.mlp.c_fc), _linear(b.mlp.c_proj)),
             )
             for b in body.h
         ]
         self._norm = (body.ln_f.weight.detach(), body.ln_f.bias.detach())
         self.head = Head(model.lm_head.weight.detach())
         self.tile = self.head.tile
+        self._decode = scripted(_decode)  # here, since threads are to share it
 
     @staticmethod
     def can_run(model: Any) -> bool:
@@ -52,10 +73,7 @@ class Gpt2Forward:
         if config.model_type != "gpt2":
             return False
         odd = config.scale_attn_by_inverse_layer_idx or config.add_cross_attention or not config.scale_attn_weights
-        return not odd and config.activation_function in (*_TANH_GELU, *_ACTIVATIONS)
-
-    def _normed(self, hidden: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
-        return F.layer_norm(hidden, hidden.shape[-1:], *norm, self._epsilon)
+        return not odd and config.activation_function in _ACTIVATIONS
 
     def embed(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, None]:
         """See `Forward`."""
@@ -63,24 +81,51 @@ class Gpt2Forward:
 
     def project(self, layer: int, hidden: Tensor, places: None) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
         """See `Forward`."""
-        norm, mix, *_ = self._blocks[layer]
-        mixed = mix(self._normed(hidden, norm)).view(len(hidden), 3, self.kv_heads, self.head_size)
-        queries, keys, values = mixed.unbind(1)
-        return queries.unsqueeze(2), keys, values
+        return _project(hidden, self._blocks[layer], self._shape)
 
     def advance(self, layer: int, hidden: Tensor, attended: Tensor) -> Tensor:
         """See `Forward`."""
-        _, _, gather, norm, up, down = self._blocks[layer]
-        hidden = gather.added_to(hidden, attended)
-        inner = self._normed(hidden, norm)
-        inner = self._activate(up(inner)) if self._activate else up.then_gelu(inner)
-        return down.added_to(hidden, inner)
+        return _advance(hidden, attended, self._blocks[layer], self._shape)
+
+    def decode(self, hidden: Tensor, places: None, lines: list[Lines], seen: Seen) -> Tensor:  # noqa: ARG002
+        """See `Forward`."""
+        return cast(Tensor, self._decode(hidden, self._blocks, self._shape, lines, seen))
 
     def finish(self, hidden: Tensor) -> Tensor:
         """See `Forward`."""
-        return self._normed(hidden, self._norm)
+        return F.layer_norm(hidden, hidden.shape[-1:], *self._norm, self._shape.epsilon)
+
+
+def _project(hidden: Tensor, block: _Block, shape: _Shape) -> tuple[Tensor, Tensor, Tensor]:
+    normed = torch.layer_norm(hidden, [hidden.shape[1]], block.norm, block.norm_bias, shape.epsilon)
+    mixed = product(normed, block.mix).view(len(hidden), 3, shape.heads, -1)
+    return mixed[:, 0].unsqueeze(2), mixed[:, 1], mixed[:, 2]
+
+
+def _advance(hidden: Tensor, attended: Tensor, block: _Block, shape: _Shape) -> Tensor:
+    hidden = product_added_to(hidden, attended, block.gather)
+    normed = torch.layer_norm(hidden, [hidden.shape[1]], block.inner_norm, block.inner_norm_bias, shape.epsilon)
+    if shape.activation == "tanh":
+        inner = product_then_gelu(normed, block.up)
+    elif shape.activation == "gelu":
+        inner = F.gelu(product(normed, block.up))
+    elif shape.activation == "relu":
+        inner = F.relu(product(normed, block.up))
+    else:
+        inner = F.silu(product(normed, block.up))
+    return product_added_to(hidden, inner, block.down)
+
+
+def _decode(hidden: Tensor, blocks: list[_Block], shape: _Shape, lines: list[Lines], seen: Seen) -> Tensor:
+    rows = len(seen.new_keys)
+    attended = torch.zeros_like(hidden)
+    for layer, block in enumerate(blocks):
+        queries, keys, values = _project(hidden, block, shape)
+        attended[:rows] = attend(queries[:rows], keys[:rows], values[:rows], lines[layer], seen, shape.scale)
+        hidden = _advance(hidden, attended, block, shape)
+    return hidden
 
 
 def _linear(stored: Any) -> Linear:
     weight: torch.Tensor = stored.weight.detach()
-    return Linear(weight.t().contiguous(), stored.bias.detach())
+    return Linear.of(weight.t().contiguous(), stored.bias.detach())

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from enrich.engine import ranking
-from enrich.engine.linear import Linear
+from enrich.engine.linear import Linear, product, tile_of
 from enrich.engine.sampling import Restraint
 from enrich.engine.screen import Screen
 
@@ -32,7 +32,7 @@ class Head:
     """The matrix [V, C] behind a model's last layer."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._linear = Linear(weight, None)
+        self._linear = Linear.of(weight, None)
         self._weight = weight
         self._screen = Screen.of(weight)
         if self._screen is not None:
@@ -40,11 +40,11 @@ class Head:
                 warnings.simplefilter("ignore")  # torch tells once that sparse matrices may change yet
                 _dot_products(weight[:1], weight, *torch.zeros(2, 1, dtype=torch.int64))
         self._patience = _PATIENCE
-        self.tile = self._linear.tile
+        self.tile = tile_of(self._linear)
 
     def __call__(self, states: Tensor) -> Tensor:
         """Return the scores [N, V] of states [N, C]."""
-        return self._linear(states)
+        return product(states, self._linear)
 
     def can_find(self, k: int) -> bool:
         """Say whether to find the k highest is quicker than to score all tokens."""

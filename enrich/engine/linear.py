@@ -7,9 +7,7 @@ be called at all: on AMD's processors torch's plain products use half the vector
 Shapes: N rows, I inputs, O outputs.
 """
 
-from __future__ import annotations
-
-from typing import Any, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,41 +19,54 @@ _USUAL_ROWS = 64  # what the layout is chosen for; any number can be multiplied
 _SMALL_BYTES = 320 << 20
 
 
-class Linear:
-    """A matrix [O, I] and its bias [O] or None."""
+class Linear(NamedTuple):
+    """A matrix [O, I] as it is or laid out for oneDNN, and its bias [O] or None."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._bias = bias
-        self._laid_out = _laid_out(weight)
-        self.tile = TILE_ROWS if self._laid_out is None else 4
-        """In multiples of so many rows each row's bits are the same, whatever the others are."""
-        self._weight = weight if self._laid_out is None else None
+    matrix: Tensor
+    bias: Tensor | None
+    is_laid_out: bool
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Return what it makes of inputs [N, I]: [N, O]."""
-        if self._laid_out is None:
-            return F.linear(inputs, cast(Tensor, self._weight), self._bias)
-        return _pointwise(inputs, self._laid_out, self._bias, "none", [], "")
-
-    def then_gelu(self, inputs: Tensor) -> Tensor:
-        """Return the same through GELU's tanh form."""
-        if self._laid_out is None:
-            return F.gelu(self(inputs), approximate="tanh")
-        return _pointwise(inputs, self._laid_out, self._bias, "gelu", [], "tanh")
-
-    def added_to(self, others: Tensor, inputs: Tensor) -> Tensor:
-        """Return the same, added to `others` [N, O]."""
-        if self._laid_out is None:
-            return self(inputs).add_(others)
-        return _binary(inputs, others, self._laid_out, self._bias, "add")
+    @staticmethod
+    def of(weight: Tensor, bias: Tensor | None) -> "Linear":
+        """Lay a matrix out, if there are kernels for that."""
+        laid_out = _laid_out(weight)
+        return Linear(weight if laid_out is None else laid_out, bias, laid_out is not None)
 
 
-def _pointwise(*arguments: Any) -> Tensor:
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(*arguments))
+def tile_of(layer: Linear) -> int:
+    """Return in multiples of how many rows each row's bits are the same, whatever the others are."""
+    return 4 if layer.is_laid_out else TILE_ROWS
 
 
-def _binary(*arguments: Any) -> Tensor:
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.binary(*arguments))
+def product(inputs: Tensor, by: Linear) -> Tensor:
+    """Return what a layer makes of inputs [N, I]: [N, O]."""
+    if not by.is_laid_out:
+        return F.linear(inputs, by.matrix, by.bias)
+    # TorchScript finds an operation by its arguments. Python is slow at that, but can name the very one.
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, by.matrix, by.bias, "none", [], "")
+        return made
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.default(inputs, by.matrix, by.bias, "none", [], ""))
+
+
+def product_then_gelu(inputs: Tensor, by: Linear) -> Tensor:
+    """Return the same through GELU's tanh form."""
+    if not by.is_laid_out:
+        return F.gelu(F.linear(inputs, by.matrix, by.bias), approximate="tanh")
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, by.matrix, by.bias, "gelu", [], "tanh")
+        return made
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.default(inputs, by.matrix, by.bias, "gelu", [], "tanh"))
+
+
+def product_added_to(others: Tensor, inputs: Tensor, by: Linear) -> Tensor:
+    """Return the same, added to `others` [N, O]."""
+    if not by.is_laid_out:
+        return F.linear(inputs, by.matrix, by.bias).add_(others)
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, others, by.matrix, by.bias, "add")
+        return made
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.binary(inputs, others, by.matrix, by.bias, "add"))
 
 
 def _laid_out(weight: Tensor) -> Tensor | None:
@@ -63,8 +74,8 @@ def _laid_out(weight: Tensor) -> Tensor | None:
     try:
         laid_out = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
         inputs, others = weight.new_zeros(16, weight.shape[1]), weight.new_zeros(16, weight.shape[0])
-        _pointwise(inputs, laid_out, None, "gelu", [], "tanh")
-        _binary(inputs, others, laid_out, None, "add")
+        product_then_gelu(inputs, Linear(laid_out, None, True))
+        product_added_to(others, inputs, Linear(laid_out, None, True))
     except (AttributeError, NotImplementedError, RuntimeError):
         return None
     return cast(Tensor, laid_out)

@@ -1,13 +1,9 @@
-"""The paged cache: keys and values of the rows in flight on a CPU, and the attention of one token of each row to them.
+"""The paged cache: keys and values of the rows in flight on a CPU.
 
-Attention of one token is two weighted sums: of the lines of its values, weighted by their shares, and, keys being
-stored with a block of positions in a line, of such lines weighted by the numbers of its query. torch has a kernel for
-weighted sums of lines, `embedding_bag`, made for reading large tables: it goes through keys and values several times as
-fast as matrix products do.
-
-It is as fast as memory only where it reads on without a gap, since a processor fetches ahead along what it has been
-reading. So a row takes a block of positions at a time, the first that is free, and all blocks are read in the order in
-which they lie, whosever they are; only then is what was found brought together row by row.
+They are read by sums of lines (`attention`), which are as fast as memory only where they read on without a gap, since a
+processor fetches ahead along what it has been reading. So a row takes a block of positions at a time, the first that is
+free, and all blocks are read in the order in which they lie, whosever they are; only then is what was found brought
+together row by row.
 
 A row's bits do not depend on its neighbours: each sum is one loop over a row's own, in the order of its positions. A
 test holds it.
@@ -20,11 +16,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from enrich.engine.attention import Lines, Seen, attend
 from enrich.engine.forward import Forward
 from enrich.engine.pool import Pool
 
@@ -42,6 +40,8 @@ class PagedCache:
         self._counts = np.zeros(slots, dtype=np.int64)  # how many it has
         self._free: list[int] = []  # a heap: the first free block is taken
         self._reading: _Reading | None = None
+        self.seen: Seen
+        """What the rows of the step that was begun see."""
         self._take(_blocks(length))
 
     def _take(self, of_a_slot: int) -> None:
@@ -50,8 +50,8 @@ class PagedCache:
         self._keys = self._pool.take((*shape, self._size, _BLOCK), self._forward.dtype)
         self._values = self._pool.take((*shape, _BLOCK, self._size), self._forward.dtype)
         words = _WORDS[self._keys.dtype]  # numbers of 16 bits are scattered a hundred times as fast as words
-        self._views = [
-            (keys.view(-1).view(words), keys.view(-1, _BLOCK), values.view(-1, self._size))
+        self.lines = [
+            Lines(keys.view(-1).view(words), keys.view(-1, _BLOCK), values.view(-1, self._size))
             for keys, values in zip(self._keys, self._values, strict=True)
         ]
         self._blocks_of = np.pad(self._blocks_of, ((0, 0), (0, of_a_slot - before)))
@@ -113,25 +113,22 @@ class PagedCache:
             self._reading = _Reading(slots.copy(), owners, numbers, blocks, shape)
         heads = torch.from_numpy(self._blocks_of[slots, own])[:, None] * self._heads + torch.arange(self._heads)
         in_block = torch.from_numpy(at)[:, None]
-        self._value_places = (heads * _BLOCK + in_block).view(-1)
         lines = heads[:, :, None] * self._size + torch.arange(self._size)  # [A, H, D]
-        self._key_places = (lines * _BLOCK + in_block[:, :, None]).view(-1)
         hidden = torch.arange(self._reading.width) > torch.from_numpy(positions)[:, None]
-        self._mask = torch.zeros(hidden.shape, dtype=self._keys.dtype).masked_fill_(hidden, -torch.inf)[:, None]
+        new_keys = torch.empty(lines.shape, dtype=self._keys.dtype)
+        self.seen = Seen(
+            new_keys=new_keys,
+            new_numbers=new_keys.view(-1).view(self.lines[0].key_numbers.dtype),
+            key_places=(lines * _BLOCK + in_block[:, :, None]).view(-1),
+            value_places=(heads * _BLOCK + in_block).view(-1),
+            mask=torch.zeros(hidden.shape, dtype=self._keys.dtype).masked_fill_(hidden, -torch.inf)[:, None],
+            scatters=torch.get_num_threads() == 1,
+            **self._reading.found,
+        )
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Return what one token of each row sees [A, H·G·D]; queries are [A, H, G, D], keys and values [A, H, D]."""
-        assert self._reading
-        key_numbers, key_lines, value_lines = self._views[layer]
-        new = keys.reshape(-1).view(key_numbers.dtype)
-        if torch.get_num_threads() == 1:
-            key_numbers.scatter_(0, self._key_places, new)
-        else:  # which several threads share, if slower by one alone
-            key_numbers.index_copy_(0, self._key_places, new)
-        value_lines.index_copy_(0, self._value_places, values.reshape(-1, self._size))
-        scores = self._reading.scores(queries.reshape(len(queries), -1), key_lines)
-        shares = torch.softmax(torch.add(self._mask, scores, alpha=self._forward.scale), dim=2)
-        return self._reading.sums(shares, value_lines)
+        return attend(queries, keys, values, self.lines[layer], self.seen, self._forward.scale)
 
 
 class _Reading:
@@ -149,30 +146,22 @@ class _Reading:
         self.width = most * _BLOCK
         """Positions of the row that sees most."""
         order = np.argsort(blocks)
-        self._owners = torch.from_numpy(owners[order])
         # Where a block's lines of B numbers stand among [A, H·G, most] of them
         places = (owners[order, None] * queries + np.arange(queries)) * most + numbers[order, None]
-        self._places = torch.from_numpy(places.reshape(-1))
         of_heads = np.repeat(blocks[order, None] * heads + np.arange(heads), group, axis=1).reshape(-1)
-        self._key_lines, self._value_lines = _lines(of_heads, size), _lines(of_heads, _BLOCK)
-        self._key_begins = torch.arange(len(of_heads), dtype=self._key_lines.dtype) * size
-        self._value_begins = torch.arange(len(of_heads), dtype=self._value_lines.dtype) * _BLOCK
-        self._in_rows = torch.from_numpy(np.argsort(order))
-        self._row_begins = torch.from_numpy(np.flatnonzero(numbers == 0))
-        self._lines = len(slots) * queries * most
-
-    def scores(self, queries: Tensor, lines: Tensor) -> Tensor:
-        """Return the products of queries [A, H·G·D] with the keys they see, zeros behind them: [A, H·G, width]."""
-        weights = queries.index_select(0, self._owners).view(-1)
-        found = _sums(lines, self._key_lines, self._key_begins, weights)
-        spread = found.new_zeros(self._lines, _BLOCK).index_copy_(0, self._places, found)
-        return spread.view(len(queries), -1, self.width)
-
-    def sums(self, shares: Tensor, lines: Tensor) -> Tensor:
-        """Return the sums of the values seen, weighted by shares [A, H·G, width]: [A, H·G·D]."""
-        weights = shares.view(-1, _BLOCK).index_select(0, self._places).view(-1)
-        found = _sums(lines, self._value_lines, self._value_begins, weights)
-        return _sums(found.view(len(self._owners), -1), self._in_rows, self._row_begins)
+        key_lines, value_lines = _lines(of_heads, size), _lines(of_heads, _BLOCK)
+        self.found: dict[str, Any] = {
+            "owners": torch.from_numpy(owners[order]),
+            "places": torch.from_numpy(places.reshape(-1)),
+            "key_lines": key_lines,
+            "key_begins": torch.arange(len(of_heads), dtype=key_lines.dtype) * size,
+            "value_lines": value_lines,
+            "value_begins": torch.arange(len(of_heads), dtype=value_lines.dtype) * _BLOCK,
+            "in_rows": torch.from_numpy(np.argsort(order)),
+            "row_begins": torch.from_numpy(np.flatnonzero(numbers == 0)),
+            "spread_lines": len(slots) * queries * most,
+        }
+        """Of `Seen` what is the same while rows and blocks are."""
 
 
 def _owners(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,11 +174,6 @@ def _lines(units: np.ndarray, length: int) -> Tensor:
     """Return the numbers of all lines of some units, each of so many."""
     numbers = torch.from_numpy(units if units.max() * length >= 2**31 - length else units.astype(np.int32))
     return (numbers[:, None] * length + torch.arange(length, dtype=numbers.dtype)).view(-1)
-
-
-def _sums(lines: Tensor, indices: Tensor, begins: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return the sums of lines, weighted or not: those at `indices` from each begin up to the next."""
-    return torch.embedding_bag(lines, indices, begins, False, 0, False, weights)[0]
 
 
 def _blocks(length: int) -> int:

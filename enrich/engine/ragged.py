@@ -251,12 +251,8 @@ class RaggedBatch:
         hidden, where = forward.embed(
             torch.from_numpy(self._tokens[:filled]), torch.from_numpy(self._positions[:filled])
         )
-        attended = hidden.new_zeros(filled, forward.kv_heads * forward.group * forward.head_size)
         self._cache.begin_step(self._slots[:active], self._positions[:active])
-        for layer in range(forward.layers):
-            queries, keys, values = forward.project(layer, hidden, where)
-            attended[:active] = self._cache.attend(layer, queries[:active], keys[:active], values[:active])
-            hidden = forward.advance(layer, hidden, attended)
+        hidden = forward.decode(hidden, where, self._cache.lines, self._cache.seen)
         tokens = self._choose(forward.finish(hidden))
         self._stats.count(decode_positions=filled)
         for index, completion in self._accept(tokens):
