@@ -107,7 +107,22 @@ MUTATIONS = (
     ),
     Mutation(
         "engine: top-k keeps one token too many",
-        "engine/sampling.py", "k = min(params.top_k or", "k = min(1 + params.top_k or", "tests/engine/test_sampling.py",
+        "engine/sampling.py", "min(params.top_k or vocabulary", "min(1 + params.top_k or vocabulary",
+        "tests/engine/test_sampling.py",
+    ),
+    Mutation(
+        "engine: what rounding took from the weights is left out of what scores are at most",
+        "engine/screen.py", " + self._lost * lengths.amax()", "", "tests/engine/test_head.py",
+    ),
+    Mutation(
+        "engine: tokens that may be the highest are not looked at",
+        "engine/head.py", "reaching(at_most, np.maximum(", "reaching(at_most, 1.1 * np.maximum(",
+        "tests/engine/test_head.py",
+    ),
+    Mutation(
+        "engine: keys of a step are put in place with those of filler rows",
+        "engine/gpt2.py", "attend(queries[:rows], keys[:rows],", "attend(queries[:rows], keys[-rows:],",
+        "tests/engine/test_scripted.py tests/engine/test_continuous.py",
     ),
     Mutation(
         "engine: a stop string stays in the text",

@@ -65,6 +65,8 @@ class ContinuousEngine:
         self._ends = set(take_over(model, end_token_id))
         self._steps = _GPU_CHECK_EVERY if model.device.type == "cuda" else 1
         self._forward = forward_of(model)
+        if self._forward:
+            self._forward.head.prepare(sampling.considered(params, self._forward.vocabulary))
         self._room = Room(model, deterministic, has_own_pass=self._forward is not None)
         self._pool = Pool()
         self.pads = self._forward is None

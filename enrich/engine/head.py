@@ -34,11 +34,7 @@ class Head:
     def __init__(self, weight: Tensor) -> None:
         self._linear = Linear.of(weight, None)
         self._weight = weight
-        self._screen = Screen.of(weight)
-        if self._screen is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch tells once that sparse matrices may change yet
-                _dot_products(weight[:1], weight, *torch.zeros(2, 1, dtype=torch.int64))
+        self._screen: Screen | None = None
         self._patience = _PATIENCE
         self.tile = tile_of(self._linear)
 
@@ -46,9 +42,22 @@ class Head:
         """Return the scores [N, V] of states [N, C]."""
         return product(states, self._linear)
 
+    def prepare(self, k: int) -> None:
+        """Make what it takes to find the k highest scores, if that is quicker than to score all tokens."""
+        if self._screen is not None or not self._may_find(k):
+            return
+        self._screen = Screen.of(self._weight)
+        if self._screen is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch tells once that sparse matrices may change yet
+                _dot_products(self._weight[:1], self._weight, *torch.zeros(2, 1, dtype=torch.int64))
+
     def can_find(self, k: int) -> bool:
-        """Say whether to find the k highest is quicker than to score all tokens."""
-        return self._screen is not None and (k == 1 or (self._weight.dtype == torch.float32 and k <= _MOST_FOUND))
+        """Say whether `highest` can be asked for so many."""
+        return self._screen is not None and self._may_find(k)
+
+    def _may_find(self, k: int) -> bool:
+        return k == 1 or (self._weight.dtype == torch.float32 and k <= _MOST_FOUND)
 
     def highest(self, states: Tensor, restraint: Restraint, k: int) -> tuple[Tensor, Tensor]:
         """Return the k highest scores, restrained, of each of states [N, C], falling, and their tokens, each [N, k].
@@ -68,10 +77,10 @@ class Head:
     def _left(self, states: Tensor, restraint: Restraint, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return rows and tokens [P] that may be among the k highest."""
         assert self._screen is not None
-        if self._patience:
+        if self._patience > 0:
             left = self._not_below(*self._screen.at_most(states), states, restraint, k)
             has_many = len(left[0]) > (_MANY[0] + _MANY[1] * k) * len(states)
-            self._patience = self._patience - 1 if has_many else min(_PATIENCE, self._patience + 1)
+            self._patience = min(_PATIENCE, self._patience + (-1 if has_many else 1))
             if not has_many:
                 return left
         return self._not_below(*self._screen.around(self(states), states), states, restraint, k)

@@ -106,7 +106,7 @@ def restrain_(logits: Tensor, generated: Tensor, params: SamplingParams, counts:
 
 @dataclass(frozen=True, slots=True)
 class Restraint:
-    """What lowers the scores of some rows' tokens, never that of a higher one below that of a lower one of its kind.
+    """What lowers the scores of some rows' tokens; what a score is at most before says what it is at most after.
 
     `generated` and `counts` as for `choose`; `forbidden` [batch, vocabulary] says what must not be drawn, if anything.
     """

@@ -32,6 +32,7 @@ def stream(
     ends = set(take_over(model, tokenizer.end_token_id))
     stops = StopStrings.of(tokenizer, params)
     if forward is not None:
+        forward.head.prepare(sampling.considered(params, forward.vocabulary))
         yield from RaggedBatch(forward, Pool(), params, EngineStats(), ends, 1, stops).stream(request)
         return
     device = model.device

@@ -34,6 +34,12 @@ def matrices(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return normal(ROWS, HIDDEN, seed=1).to(dtype), (normal(VOCABULARY, HIDDEN, seed=2) * 0.1).to(dtype)
 
 
+def prepared(weight: torch.Tensor, k: int) -> Head:
+    head = Head(weight)
+    head.prepare(k)
+    return head
+
+
 def restraint(params: SamplingParams, forbidden: torch.Tensor | None = None) -> Restraint:
     """Return that of rows with 0 to 7 tokens so far."""
     counts = torch.arange(ROWS) % 8
@@ -77,6 +83,8 @@ def test_the_highest_are_those_of_exact_scores(dtype: torch.dtype, k: int, param
     forbidden[::2] = normal(ROWS // 2, VOCABULARY, seed=4) > 0
     rest = restraint(params, forbidden)
     head = Head(weight)
+    assert not head.can_find(k)
+    head.prepare(k)
     assert head.can_find(k)
     scores, tokens = head.highest(states, rest, k)
     values, indices = expected(states, weight, rest, k)
@@ -89,7 +97,7 @@ def test_in_sixteen_bits_the_highest_is_found_where_rounded_scores_are_equal() -
     states = normal(500, HIDDEN, seed=1).to(torch.bfloat16)
     rest = Restraint(PLAIN, torch.zeros(500, 0, dtype=torch.int64), torch.zeros(500, dtype=torch.int64), None)
     _, indices = expected(states, weight, rest, 1)
-    head = Head(weight)
+    head = prepared(weight, 1)
     assert torch.equal(head.highest(states, rest, 1)[1], indices)
     assert not torch.equal(head(states).float().argmax(dim=1, keepdim=True), indices)
 
@@ -99,7 +107,7 @@ def test_a_row_s_highest_do_not_depend_on_its_neighbours(dtype: torch.dtype, k: 
     states, weight = matrices(dtype)
     states[::9] *= 40
     rest = restraint(STRICT)
-    head = Head(weight)
+    head = prepared(weight, k)
     scores, tokens = head.highest(states, rest, k)
     for begin, end in ((0, 1), (1, 4), (5, 69)):
         some = head.highest(states[begin:end], rest.of(slice(begin, end)), k)
@@ -113,7 +121,7 @@ def test_a_screen_that_leaves_too_many_is_asked_no_more_and_the_highest_stay_the
 ) -> None:
     states, weight = matrices(dtype)
     rest = restraint(STRICT)
-    expected = Head(weight).highest(states, rest, k)
+    expected = prepared(weight, k).highest(states, rest, k)
     monkeypatch.setattr(heads, "_MANY", (0, 0))
     asked = 0
     at_most = Screen.at_most
@@ -124,7 +132,7 @@ def test_a_screen_that_leaves_too_many_is_asked_no_more_and_the_highest_stay_the
         return at_most(self, states)
 
     monkeypatch.setattr(Screen, "at_most", counting)
-    head = Head(weight)
+    head = prepared(weight, k)
     for _ in range(8):
         found = head.highest(states, rest, k)
         assert torch.equal(found[0], expected[0])
@@ -136,7 +144,7 @@ def test_a_row_that_may_draw_few_tokens_has_no_others_among_its_highest() -> Non
     states, weight = matrices(torch.float32)
     forbidden = torch.ones(ROWS, VOCABULARY, dtype=torch.bool)
     forbidden[:, [7, 2999]] = False
-    scores, tokens = Head(weight).highest(states, restraint(PLAIN, forbidden), 50)
+    scores, tokens = prepared(weight, 50).highest(states, restraint(PLAIN, forbidden), 50)
     assert set(tokens[:, :2].flatten().tolist()) == {7, 2999}
     assert torch.isneginf(scores[:, 2:]).all()
     uniforms = torch.linspace(0, 0.9999, ROWS, dtype=torch.float64)
@@ -157,13 +165,13 @@ def test_scores_that_are_no_numbers_are_an_error(value: float, where: str, dtype
         forbidden = torch.zeros(ROWS, VOCABULARY, dtype=torch.bool)
         forbidden[6] = True
     with pytest.raises(ModelError, match="not numbers"):
-        Head(weight).highest(states, restraint(PLAIN, forbidden), k)
+        prepared(weight, k).highest(states, restraint(PLAIN, forbidden), k)
 
 
 def test_a_small_matrix_and_one_in_another_format_are_not_screened(monkeypatch: pytest.MonkeyPatch) -> None:
     states, weight = matrices(torch.float32)
-    assert not Head(weight.to(torch.bfloat16)).can_find(50)
+    assert not prepared(weight.to(torch.bfloat16), 50).can_find(50)
     monkeypatch.undo()
-    head = Head(weight)
+    head = prepared(weight, 1)
     assert not head.can_find(1)
     assert torch.allclose(head(states), states @ weight.T, atol=1e-4)
