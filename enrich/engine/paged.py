@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from enrich.engine.attention import Lines, Seen, attend
+from enrich.engine.attention import Lines, Seen
 from enrich.engine.forward import Forward
 from enrich.engine.pool import Pool
 
@@ -125,10 +125,6 @@ class PagedCache:
             scatters=torch.get_num_threads() == 1,
             **self._reading.found,
         )
-
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Return what one token of each row sees [A, H·G·D]; queries are [A, H, G, D], keys and values [A, H, D]."""
-        return attend(queries, keys, values, self.lines[layer], self.seen, self._forward.scale)
 
 
 class _Reading:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from enrich.engine.attention import attend
 from enrich.engine.paged import PagedCache
 from enrich.engine.pool import Pool
 
@@ -19,7 +20,7 @@ LAYERS, SLOTS, HEADS, GROUP, SIZE = 2, 6, 2, 3, 16
 
 def make_cache(length: int, dtype: torch.dtype = torch.float32) -> PagedCache:
     forward: Any = SimpleNamespace(
-        layers=LAYERS, kv_heads=HEADS, group=GROUP, head_size=SIZE, scale=0.25, dtype=dtype, vocabulary=9
+        layers=LAYERS, kv_heads=HEADS, group=GROUP, head_size=SIZE, dtype=dtype, vocabulary=9
     )
     return PagedCache(forward, Pool(), SLOTS, length)
 
@@ -54,7 +55,7 @@ def test_each_row_sees_its_own_positions_and_no_others(dtype: torch.dtype, toler
         for layer in range(LAYERS):
             queries = torch.randn(len(rows), HEADS, GROUP, SIZE).to(dtype)
             keys, values = (torch.randn(len(rows), HEADS, SIZE).to(dtype) for _ in range(2))
-            attended = cache.attend(layer, queries, keys, values)
+            attended = attend(queries, keys, values, cache.lines[layer], cache.seen, 0.25)
             for place, row in enumerate(rows):
                 if not layer:
                     new = torch.zeros(LAYERS, HEADS, 1, SIZE, dtype=dtype)
@@ -76,7 +77,7 @@ def test_a_row_has_the_same_bits_alone_and_beside_longer_ones() -> None:
         cache.begin_prompts(rows, lengths.tolist(), 64)
         cache.store(0, prompts[0, rows], prompts[1, rows])
         cache.begin_step(np.array(rows), lengths)
-        return cache.attend(0, queries[rows], new[rows], new[rows])
+        return attend(queries[rows], new[rows], new[rows], cache.lines[0], cache.seen, 0.25)
 
     together = attended([0, 1, 2])
     for row in range(3):
@@ -95,7 +96,7 @@ def test_blocks_that_are_let_go_of_are_taken_first_and_show_nothing_of_their_las
         cache.begin_prompts([slot], [33], 64)
         cache.store(0, prompts[0], prompts[1])
         cache.begin_step(np.array([slot]), np.array([33]))
-        return cache.attend(0, queries, new, new)
+        return attend(queries, new, new, cache.lines[0], cache.seen, 0.25)
 
     used = make_cache(64)  # two blocks for each slot
     for slot in range(SLOTS):
