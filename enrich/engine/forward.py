@@ -1,7 +1,8 @@
 """Forward passes of our own on a CPU, for kinds of model where they are much faster than transformers'.
 
-A pass knows a model's weights and what surrounds attention; `paged` does attention itself, since that is where rows
-of unlike length meet. Small weights are the model's own tensors, matrices are laid out anew (`linear`).
+A pass knows a model's weights and what surrounds attention. That itself is in `attention` for a step, in `ragged` for
+prompts, since there rows of unlike length meet. Small weights are the model's own tensors, matrices are laid out anew
+(`linear`).
 
 Shapes: N tokens, C hidden size, H key-value heads, G queries of each, D head size, V vocabulary.
 """
@@ -23,7 +24,7 @@ _FORMATS = (torch.float32, torch.bfloat16)
 
 
 class Forward(Protocol):
-    """A model between its embedding and its scores, attention left out."""
+    """A model between its embedding and its head."""
 
     layers: int
     kv_heads: int

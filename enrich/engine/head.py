@@ -67,8 +67,8 @@ class Head:
         found = []
         for begin in range(0, len(states), _ROWS):
             rows = slice(begin, begin + _ROWS)
-            pairs = self._left(states[rows], restraint.of(rows), k)
-            found.append(self._ranked(states[rows], *pairs, restraint.of(rows), k))
+            some, of_them = states[rows], restraint.of(rows)
+            found.append(self._ranked(some, *self._left(some, of_them, k), of_them, k))
         scores, tokens = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if not np.isfinite(scores[:, 0]).all():
             raise ranking.broken()
@@ -110,7 +110,7 @@ class Head:
 
 def _dot_products(states: Tensor, weight: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
     """Return the products of states [N, C] and weights [V, C] for pairs of their rows, in rising order: float32 [P]."""
-    if weight.dtype == torch.float32:
+    if weight.dtype == torch.float32:  # the only one of our formats that there is a kernel for
         begins = torch.searchsorted(rows, torch.arange(len(states) + 1))
         places = torch.sparse_csr_tensor(
             begins, tokens, states.new_zeros(len(rows)), (len(states), len(weight)), check_invariants=False

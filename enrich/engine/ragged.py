@@ -5,7 +5,7 @@ decoded, beside rows that are further on. A row that is done leaves at once; whe
 So nothing is computed for rows that are done, and nothing for the sake of a common length.
 
 A row's bits do not depend on its neighbours: matrix products give the same for any multiple of a few rows, and
-attention sees to it as well (`paged`). Tests hold it.
+attention sees to it as well (`attention`). Tests hold it.
 
 Shapes: A rows in flight, H key-value heads, G queries of each, D head size, T prompt tokens, C hidden.
 """

@@ -27,11 +27,9 @@ def highest(scores: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ModelError if scores are no numbers.
     """
-    if k == 1:
-        tokens = scores.numpy().argmax(axis=1)[:, None]
-        return _checked(np.take_along_axis(scores.numpy(), tokens, axis=1)), tokens
     rows, tokens = likely(scores, k)
-    return ranked(scores.numpy()[rows, tokens], rows, tokens, len(scores), k)
+    found = scores.numpy()[rows, tokens]
+    return (found[:, None], tokens[:, None]) if k == 1 else ranked(found, rows, tokens, len(scores), k)
 
 
 def likely(scores: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -42,19 +40,19 @@ def likely(scores: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     """
     values = scores.numpy()
     batch, vocabulary = values.shape
-    strips = max(_LEAST_STRIPS, 4 * k)
     if k == 1:
         best = values.argmax(axis=1)
-        _checked(values[np.arange(batch), best])
+        _check(values[np.arange(batch), best])
         return np.arange(batch), best
+    strips = max(_LEAST_STRIPS, 4 * k)
     if strips * 2 > vocabulary:
-        _checked(values.max(axis=1))  # of which NaN is the highest
+        _check(values.max(axis=1))  # of which NaN is the highest
         least = np.partition(values, vocabulary - k, axis=1)[:, vocabulary - k, None]
     else:
         length = vocabulary // strips
         maxima = scores[:, : length * strips].view(batch, length, strips).amax(dim=1)
-        _checked(maxima.amax(dim=1).numpy())
-        _checked(scores[:, (length - 1) * strips :].amax(dim=1).numpy())  # those that are left over
+        _check(maxima.amax(dim=1).numpy())
+        _check(scores[:, (length - 1) * strips :].amax(dim=1).numpy())  # those that are left over
         least = np.partition(maxima.numpy(), strips - k, axis=1)[:, strips - k, None]
     return reaching(values, least)
 
@@ -81,10 +79,9 @@ def ranked(scores: np.ndarray, rows: np.ndarray, tokens: np.ndarray, num: int, k
     return _turned((best >> 32).astype(np.int32)).astype(np.int32).view(np.float32), _LOW - (best & _LOW)
 
 
-def _checked(values: np.ndarray) -> np.ndarray:
+def _check(values: np.ndarray) -> None:
     if not np.isfinite(values).all():
         raise broken()
-    return values
 
 
 def _turned(bits: np.ndarray) -> np.ndarray:

@@ -60,7 +60,11 @@ def penalize_(logits: Tensor, generated: Tensor, penalty: float | Tensor) -> Ten
     if not generated.shape[1] or (isinstance(penalty, float) and penalty == 1.0):
         return logits
     scores = logits.gather(1, generated)
-    return logits.scatter_(1, generated, torch.where(scores > 0, scores / penalty, scores * penalty))
+    return logits.scatter_(1, generated, _penalized(scores, penalty))
+
+
+def _penalized(scores: Tensor, penalty: float | Tensor) -> Tensor:
+    return torch.where(scores > 0, scores / penalty, scores * penalty)
 
 
 def ban_repeats_(logits: Tensor, generated: Tensor, size: int, counts: Tensor | None = None) -> Tensor:
@@ -134,8 +138,7 @@ class Restraint:
             return scores
         columns = torch.arange(self.generated.shape[1])
         repeats = (self.generated[rows] == tokens[:, None]) & (columns < self.counts[rows, None])
-        penalized = torch.where(scores > 0, scores / penalty, scores * penalty)
-        return torch.where(repeats.any(dim=1), penalized, scores, out=scores)
+        return torch.where(repeats.any(dim=1), _penalized(scores, penalty), scores, out=scores)
 
 
 def choose(

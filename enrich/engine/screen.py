@@ -13,8 +13,6 @@ Shapes: N rows, C hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch
 from torch import Tensor
 
@@ -63,7 +61,11 @@ class Screen:
         lost = torch.linalg.vector_norm((exact / units).sub_(rounded), dim=1).add_(lengths, alpha=_SLACK)
         # What rounding left is told with the widest row's, so that it is one number for each token.
         more = self._lengths * lost.amax() + self._lost * lengths.amax()
-        return _product(rounded.add_(_ZERO).to(torch.uint8), self._laid_out, self._scales, self._zeros, more), units
+        bounds = torch.ops.onednn.qlinear_pointwise(
+            rounded.add_(_ZERO).to(torch.uint8), 1.0, _ZERO, self._laid_out, self._scales, self._zeros, more, 1.0, 0,
+            torch.float32, "none", [], "",
+        )  # fmt: skip
+        return bounds, units
 
     def around(self, scores: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same by the scores [N, V] that a model's own number format has."""
@@ -76,16 +78,6 @@ def _rounded(exact: Tensor) -> tuple[Tensor, Tensor]:
     """Return the scale of each of some vectors [N, C], and their numbers in it, as integers: [N, 1], float32 [N, C]."""
     scales = exact.abs().amax(dim=1, keepdim=True).div_(_LEVELS).clamp_min_(_LEAST)
     return scales, (exact / scales).round_()
-
-
-def _product(integers: Tensor, *matrix: Any) -> Tensor:
-    laid_out, scales, zeros, more = matrix
-    return cast(
-        Tensor,
-        torch.ops.onednn.qlinear_pointwise(
-            integers, 1.0, _ZERO, laid_out, scales, zeros, more, 1.0, 0, torch.float32, "none", [], ""
-        ),
-    )
 
 
 def _has_instruction(dtype: torch.dtype) -> bool:

@@ -38,7 +38,7 @@ from enrich.engine.tokenizer import Tokenizer
 from enrich.engine.waiting import Waiting
 from enrich.errors import TryAgain
 
-pytestmark = pytest.mark.slow  # `test_lines`, `test_reference` and `test_job` are quick
+pytestmark = pytest.mark.slow  # `test_paged`, `test_reference` and `test_job` are quick
 
 SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)
 GREEDY = SamplingParams(max_new_tokens=24, temperature=0, repetition_penalty=1.0)
