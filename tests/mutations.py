@@ -130,6 +130,31 @@ MUTATIONS = (
         "tests/engine tests/test_job.py",
     ),
     Mutation(
+        "engine: rows that are done as memory runs out are lost",
+        "engine/continuous.py", "yield from batch.hand_out()", "pass", "tests/engine/test_cuda.py",
+    ),
+    Mutation(
+        "engine: a batch with rows in flight is kept for another bucket",
+        "engine/shelf.py", "if batch.is_idle:", "if True:", "tests/engine/test_cuda.py",
+    ),
+    Mutation(
+        "engine: a batch is kept for rows that it can't forbid tokens",
+        "engine/fixed.py", " and (self._forbidden is not None or not heeds_forbidden)", "", "tests/engine/test_cuda.py",
+    ),
+    Mutation(
+        "engine: batches that are kept do not make room",
+        "engine/shelf.py", "while self._batches and not", "while False and not", "tests/engine/test_cuda.py",
+    ),
+    Mutation(
+        "engine: the device waits for what is done with finished rows",
+        "engine/fixed.py", "    self._look()\n", "    self._look(); yield from self.hand_out()\n",
+        "tests/engine/test_cuda.py",
+    ),
+    Mutation(
+        "engine: a row in a slot draws by the numbers of the row before it",
+        "engine/fixed.py", "self._uniforms[slots] = ", "_ = ", "tests/engine/test_cuda.py",
+    ),
+    Mutation(
         "quality: a text that has failed for good is published",
         "stages/generate.py", "published = text if accepted else product.description or None", "published = text",
         "tests/test_retries.py tests/test_job.py",

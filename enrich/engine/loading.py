@@ -64,6 +64,20 @@ def load_model(files: ModelFiles, device: str, dtype: str) -> Any:
     return model.eval()
 
 
+def fuse_activations(model: Any) -> None:
+    """Have a model compute GELU's tanh form in one kernel, where transformers writes it out in eight.
+
+    In 16 bits it is nearer to the function, as nothing in between is rounded.
+    """
+    from torch import nn
+    from transformers.activations import NewGELUActivation
+
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+
+
 def take_over(model: Any, end_token_id: int | None) -> list[int]:
     """Return the ids that end a text, the model's and the tokenizer's, rising; clear the model's own sampling defaults.
 

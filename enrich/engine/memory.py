@@ -72,6 +72,11 @@ class Room:
             )  # fmt: skip
         return fitting
 
+    def has_room(self, rows: int, positions: int) -> bool:
+        """Say whether keys and values of so many more rows fit into what memory is free."""
+        free = free_memory(self._device)
+        return free is None or rows * positions * self._position_bytes <= free * _PART_OF_FREE
+
     def filled(self, rows: int, most: int) -> int:
         """Return how many rows to compute for so many, filler included: `most` where bits depend on the number."""
         return -(-rows // TILE_ROWS) * TILE_ROWS if self.same_bits else most

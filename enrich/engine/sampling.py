@@ -39,15 +39,20 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return c0, c1, c2, c3
 
 
-def uniform(seeds: Tensor, attempts: Tensor, step: int | Tensor) -> Tensor:
-    """Return one number in [0, 1) for each row: float64 [batch] (float32 where the device has no float64).
+def number_format(device: torch.device) -> torch.dtype:
+    """Return the format of random numbers on a device: float64, or float32 where it has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def uniform(seeds: Tensor, attempts: Tensor, step: int | Tensor, numbers: torch.dtype | None = None) -> Tensor:
+    """Return one number in [0, 1) for each row: [batch], in the device's `number_format` or the one that is asked for.
 
     `step` is the number of tokens drawn before: one for all rows, or one each [batch]. Shapes are broadcast, so that
     seeds and attempts [batch, 1] and all steps [steps] give a table [batch, steps].
     """
     zeros = torch.zeros_like(seeds)
     words = philox((zeros + step, attempts, zeros, zeros), (seeds & _MASK, (seeds >> 32) & _MASK))
-    if seeds.device.type == "mps":
+    if (numbers or number_format(seeds.device)) == torch.float32:
         return (words[0] >> 8).to(torch.float32) * 2.0**-24
     return ((words[0] >> 5) * 2**26 + (words[1] >> 6)).to(torch.float64) * 2.0**-53
 

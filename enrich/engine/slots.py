@@ -72,6 +72,11 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.prefilled: Tensor | None = None
         super().__init__(layers=[SlotLayer(self) for _ in range(num_layers)])
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all keys and values; 0 before the first are known."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
+
     def keep(self, slots: Tensor, num_slots: int) -> None:
         """Make room for `num_slots` only, the given ones first."""
         for layer in self.layers:

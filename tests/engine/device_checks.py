@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 from unittest import mock
 
@@ -19,8 +20,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from enrich.engine import continuous, sampling
 from enrich.engine.continuous import ContinuousEngine
+from enrich.engine.fixed import FixedBatch
+from enrich.engine.loading import fuse_activations
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
 from enrich.engine.reference import ReferenceEngine
+from enrich.engine.shelf import Shelf
 
 SAMPLED = SamplingParams(max_new_tokens=24, temperature=0.9)
 GREEDY = SamplingParams(max_new_tokens=24, temperature=0, repetition_penalty=1.0)
@@ -76,6 +80,8 @@ class AsOnGpu(ContinuousEngine):
         self._steps = continuous._GPU_CHECK_EVERY
         self._room.same_bits = False
         self._forward = None
+        fuse_activations(model)
+        self._shelf = Shelf(self._room)
 
 
 def reference(model: Any, params: SamplingParams, requests: list[Request], rows: int) -> list[Completion]:
@@ -168,9 +174,9 @@ def forcing(requests: Sequence[Request], forced: torch.Tensor) -> Iterator[dict[
         yield seen
 
 
-def eager_steps() -> Any:
-    """Have each step computed, none replayed."""
-    return mock.patch.object(continuous._Batch, "_step", continuous._Batch._decode)
+def eager_steps(step: Callable[[Any], None] | None = None) -> Any:
+    """Have each step computed, or what is given instead, none replayed."""
+    return mock.patch.object(FixedBatch, "_step", step or FixedBatch._decode)
 
 
 def check_memory_that_runs_out(model: Any) -> None:
@@ -191,6 +197,29 @@ def check_memory_that_runs_out(model: Any) -> None:
     assert found == expected
     assert list(dict.fromkeys(tried)) == [64, 32, 16]
     assert stats.prompt_tokens == sum(len(request.prompt_token_ids) for request in requests)
+
+
+def check_memory_that_runs_out_late(model: Any) -> None:
+    """Rows that were done by then, but not handed out, come out; those in flight are computed again, once."""
+    requests = make_requests(90)
+    expected = run(AsOnGpu(model, SAMPLED), requests, 32)
+    decode = FixedBatch._decode
+    failed: list[bool] = []
+
+    def scarce(batch: Any) -> None:
+        if batch._finished and not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        decode(batch)
+
+    stats = EngineStats()
+    with eager_steps(scarce):
+        found = all_of(AsOnGpu(model, SAMPLED, stats), requests, WIDTH, 32)
+    assert failed
+    others = [index for index, completion in found.items() if completion != expected[index]]
+    assert len(others) <= len(requests) // 50  # of 16 rows at once a GPU makes other bits than of 32
+    assert stats.prompt_tokens == sum(len(request.prompt_token_ids) for request in requests)
+    assert stats.generated_tokens == sum(len(completion.token_ids) for completion in found.values())
 
 
 class _Replayed:
@@ -214,7 +243,7 @@ def captured_steps() -> Any:
         else:
             batch._graph.replay()
 
-    return mock.patch.multiple(continuous._Batch, _step=step)
+    return mock.patch.multiple(FixedBatch, _step=step)
 
 
 def check_replays_across_refills(model: Any) -> None:
@@ -222,8 +251,17 @@ def check_replays_across_refills(model: Any) -> None:
     requests = make_requests(200)
     with eager_steps():
         expected = run(AsOnGpu(model, SAMPLED), requests, 16)
+    with counted_captures() as captures:
+        found = run(AsOnGpu(model, SAMPLED), requests, 16)
+    assert len(captures) == 1
+    assert found == expected
+
+
+@contextmanager
+def counted_captures() -> Iterator[list[Any]]:
+    """Have steps captured and replayed, and yield the batches whose steps are."""
     captures = []
-    capture = continuous._Batch._capture
+    capture = FixedBatch._capture
 
     def counted(batch: Any) -> Any:
         captures.append(batch)
@@ -234,10 +272,58 @@ def check_replays_across_refills(model: Any) -> None:
         if torch.cuda.is_available()
         else mock.patch.multiple(torch.cuda, CUDAGraph=_Replayed, graph=lambda _: nullcontext())
     )
-    with graphs, captured_steps(), mock.patch.object(continuous._Batch, "_capture", counted):
-        found = run(AsOnGpu(model, SAMPLED), requests, 16)
-    assert len(captures) == 1
-    assert found == expected
+    with graphs, captured_steps(), mock.patch.object(FixedBatch, "_capture", counted):
+        yield captures
+
+
+def check_batches_kept_for_later_buckets(model: Any) -> None:
+    """A bucket of a shape that there was before takes its batch, captured step and all, and has the same texts."""
+    some, others = make_requests(40), make_requests(40, seed=8)
+    narrow = [request for request in others if len(request.prompt_token_ids) <= WIDTH // 2]
+    forbidding = [replace(request, forbidden=(request.seed % 400,)) for request in some]
+    plans = [(some, WIDTH), (narrow, WIDTH // 2), (others, WIDTH), (forbidding, WIDTH), (some, WIDTH), (others, WIDTH)]
+    with eager_steps():
+        expected = [all_of(AsOnGpu(model, SAMPLED), requests, width) for requests, width in plans]
+    engine = AsOnGpu(model, SAMPLED)
+    with counted_captures() as captures:
+        found = [all_of(engine, requests, width) for requests, width in plans]
+        assert found == expected
+        assert len(captures) == 3  # two widths, and once more where tokens are forbidden
+        looks = iter(range(2))
+        list(engine.generate(some, WIDTH, 16, lambda: next(looks, None) is None))
+        assert all_of(engine, others, WIDTH) == expected[2]
+        before = len(captures)
+        with mock.patch.object(engine._room, "has_room", lambda *_: False):
+            all_of(engine, narrow, WIDTH // 4 * 3)
+            assert engine._shelf is not None and len(engine._shelf) == 1  # all others had to go
+        assert len(captures) == before + 1
+
+
+def all_of(engine: ContinuousEngine, requests: Sequence[Request], width: int, slots: int = 16) -> dict[int, Completion]:
+    found = list(engine.generate(requests, width, slots, lambda: False))
+    assert sorted(index for index, _ in found) == list(range(len(requests)))
+    return dict(found)
+
+
+def check_rows_are_handed_out_while_the_next_steps_are_computed(model: Any) -> None:
+    """What is done with a finished row takes none of the device's time: it has its next steps by then."""
+    requests = make_requests(60)
+    step, look, events = FixedBatch._decode, FixedBatch._look, []
+
+    def noted_step(batch: Any) -> None:
+        events.append("step")
+        step(batch)
+
+    def noted_look(batch: Any) -> None:
+        look(batch)
+        events.append("look" if any(batch._rows) else "last look")
+
+    with eager_steps(noted_step), mock.patch.object(FixedBatch, "_look", noted_look):
+        for _ in AsOnGpu(model, SAMPLED).generate(requests, WIDTH, 16, lambda: False):
+            events.append("row")
+    assert events.count("row") == len(requests)
+    after = [later for event, later in pairwise(events) if event == "look"]
+    assert len(after) > 10 and set(after) == {"step"}
 
 
 def check_filler_and_neighbours(model: Any) -> None:
@@ -302,7 +388,10 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "float32 tokens": check_float32_tokens,
     "bfloat16 scores": check_sixteen_bit_scores,
     "out of memory": check_memory_that_runs_out,
+    "out of memory late": check_memory_that_runs_out_late,
     "replays across refills": check_replays_across_refills,
+    "batches kept for later buckets": check_batches_kept_for_later_buckets,
+    "rows handed out beside steps": check_rows_are_handed_out_while_the_next_steps_are_computed,
     "filler and neighbours": check_filler_and_neighbours,
     "bfloat16 order": check_sixteen_bit_order,
     "looks between steps": check_looks_between_steps,

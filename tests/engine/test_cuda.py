@@ -5,12 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from device_checks import CHECKS, MODELS, check_sixteen_bit_scores
+from device_checks import CHECKS, GREEDY, MODELS, SAMPLED, AsOnGpu, check_sixteen_bit_scores
+from engine_rows import make_requests, run
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from enrich.engine.continuous import ContinuousEngine
+from enrich.engine.fixed import FixedBatch
+from enrich.engine.protocol import SamplingParams
 
 pytestmark = pytest.mark.slow
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -28,6 +33,33 @@ def test_on_a_cpu_as_on_a_gpu(check: str, model: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("check", CHECKS)
 def test_on_a_gpu(check: str, model: str) -> None:
     CHECKS[check](MODELS[model]().to("cuda"))
+
+
+class _Counting(TorchDispatchMode):
+    """Counts operations that compute or copy something: on a GPU, kernels."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view and func not in (torch.ops.aten.dropout.default, torch.ops.aten.reshape.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("params", "most"), [(GREEDY, 25), (SAMPLED, 60)], ids=["greedy", "sampled"])
+def test_a_decode_step_is_few_operations(params: SamplingParams, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a GPU each is a kernel of some microseconds, however few numbers there are.
+    counts, decode = [], FixedBatch._decode
+
+    def counted(batch: FixedBatch) -> None:
+        with _Counting() as counting:
+            decode(batch)
+        counts.append(counting.count)
+
+    monkeypatch.setattr(FixedBatch, "_decode", counted)
+    model = MODELS["gpt2"]()
+    run(AsOnGpu(model, params), make_requests(8), 8)
+    layers = model.config.n_layer
+    assert counts[1] <= 16 * layers + most
 
 
 @pytest.mark.parametrize("model", MODELS)
