@@ -25,7 +25,7 @@ from enrich.errors import (
 )
 from enrich.keys import key_of_run
 from enrich.output import read_facts
-from enrich.stages import setup, surveyor
+from enrich.stages import setup, surveyor, windows
 
 HOME = Path(__file__).parent.parent / "sample_catalogs" / "home.parquet"
 
@@ -59,6 +59,27 @@ def test_every_row_comes_out_once_in_order_with_its_columns(enrich, tmp_path: Pa
     assert all(g["prompt_tokens"] <= g["bucket"] for g in generated)
     assert sum(g["generated_tokens"] for g in generated) == summary.generated_tokens
     assert sum(g["prompt_tokens"] for g in generated) == summary.prompt_tokens
+
+
+def test_windows_grow_from_a_small_one_and_texts_are_the_same(
+    enrich, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enrich(HOME, limit=60)
+    expected, generate, sizes = texts(tmp_path / "out.parquet"), job.generate, []
+
+    def noted(run: setup.Run, window: windows.Window, *rest: Any) -> bool:
+        sizes.append(len(window))
+        return generate(run, window, *rest)
+
+    monkeypatch.setattr(job, "generate", noted)
+    monkeypatch.setattr(windows, "_FIRST_WINDOW_ROWS", 3)
+    monkeypatch.setattr(windows, "_WINDOW_ROWS", 20)
+    summary = enrich(HOME, limit=60, fresh=True)
+    waiting = summary.rows - summary.kept
+    assert sizes[:3] == [3, 12, 20]
+    assert sum(sizes) == waiting > 40
+    assert all(size == 20 for size in sizes[3:-1]) and sizes[-1] <= 20
+    assert texts(tmp_path / "out.parquet") == expected
 
 
 def test_the_metadata_tells_the_run(enrich, tmp_path: Path, tiny_gpt2: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -20,6 +20,10 @@ from enrich.stages.survey import Survey
 
 # Enough that every bucket's batches are full, few enough for memory, which holds two: one is generated, one planned.
 _WINDOW_ROWS = 32_768
+# The engine waits for the first window, so that is small. Each of the next is planned before the one before it is
+# generated, though it is so many times as large.
+_FIRST_WINDOW_ROWS = 2048
+_GROWTH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +52,47 @@ def plan_windows(run: Run, survey: Survey, checkpoint: Checkpoint) -> Iterator[W
     Raises Interrupted if the run was asked to stop.
     """
     builder = PromptBuilder(choose_wording=run.wording, encode=run.tokenizer.encode, max_tokens=run.longest_prompt)
-    window = Window()
+    window, size = Window(), _FIRST_WINDOW_ROWS
     waiting = survey.waiting
     for _, products in run.catalog.batches() if len(waiting) else ():
-        stop_if_asked(run, committed(checkpoint))
-        with _collector_off():
-            begin, end = np.searchsorted(waiting, [products.first, products.first + len(products)])
-            to_do = []
-            for product in products.at(waiting[begin:end] - products.first):
-                if product.title:
-                    to_do.append(run.categories.of(product).arrange(product))
-                elif survey.is_variant(product.ordinal):
-                    generation = Generation(SKIPPED, flags=("variant",), run_id=checkpoint.run_id)
-                    window.settled.append(Outcome(product.ordinal, product.description or None, generation))
-                else:
-                    window.settled.append(_unusable(product, "no_title", checkpoint.run_id))
-            for prompt in builder.build(to_do):
-                if prompt.token_ids:
-                    ordinal = prompt.product.ordinal
-                    window.rows.append(Row(ordinal, survey.wanted.key(ordinal), prompt))
-                else:
-                    window.settled.append(_unusable(prompt.product, "prompt_too_long", checkpoint.run_id))
-        if len(window) >= _WINDOW_ROWS:
-            yield window
-            window = Window()
+        begin, end = np.searchsorted(waiting, [products.first, products.first + len(products)])
+        left = waiting[begin:end] - products.first
+        while len(left):
+            stop_if_asked(run, committed(checkpoint))
+            part, left = np.split(left, [size - len(window)])
+            with _collector_off():
+                _plan(run, survey, checkpoint, builder, products.at(part), window)
+            if len(window) >= size:
+                yield window
+                window, size = Window(), min(size * _GROWTH, _WINDOW_ROWS)
     if len(window):
         yield window
+
+
+def _plan(
+    run: Run,
+    survey: Survey,
+    checkpoint: Checkpoint,
+    builder: PromptBuilder,
+    products: Iterable[Product],
+    window: Window,
+) -> None:
+    """Add some products to a window, each as a row or, if no model can give it a text, as settled."""
+    to_do = []
+    for product in products:
+        if product.title:
+            to_do.append(run.categories.of(product).arrange(product))
+        elif survey.is_variant(product.ordinal):
+            generation = Generation(SKIPPED, flags=("variant",), run_id=checkpoint.run_id)
+            window.settled.append(Outcome(product.ordinal, product.description or None, generation))
+        else:
+            window.settled.append(_unusable(product, "no_title", checkpoint.run_id))
+    for prompt in builder.build(to_do):
+        if prompt.token_ids:
+            ordinal = prompt.product.ordinal
+            window.rows.append(Row(ordinal, survey.wanted.key(ordinal), prompt))
+        else:
+            window.settled.append(_unusable(prompt.product, "prompt_too_long", checkpoint.run_id))
 
 
 def give_back_memory() -> None:
