@@ -247,6 +247,8 @@ def measure(running: list[Running], job: Job, repeat: int) -> list[dict[str, Any
             low, middle, high = (round(value, 2) for value in (ratios[0], statistics.median(ratios), ratios[-1]))
             line |= {"engine_times_as_fast": middle, "from_to": [low, high]}
         own = {key: value for key, value in done[-1].items() if key != "seconds"}
+        if "least_seconds" in own:
+            line["share_of_roofline"] = round(own.pop("least_seconds") / line["seconds"], 3)
         lines.append(line | own | {"runs": len(done), **peer.about})
     return lines
 

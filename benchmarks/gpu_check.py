@@ -101,19 +101,30 @@ def measure(options: list[str], until: float) -> list[dict[str, Any]]:
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    rows = [("model", "case", "slots", "peer", "tokens/s", "engine × as fast", "useful slot-steps", "peak MiB")]
+    rows = [
+        (
+            "model",
+            "case",
+            "slots",
+            "peer",
+            "tokens/s",
+            "engine × as fast",
+            "useful slot-steps",
+            "of roofline",
+            "peak MiB",
+        )
+    ]
     for line in lines:
         ratio = (
             f"{line['engine_times_as_fast']} ({line['from_to'][0]} to {line['from_to'][1]})"
             if "from_to" in line
             else ""
         )
-        told = (line.get(key, "") for key in ("tokens_per_second", "useful_slot_steps", "peak_device_mib"))
-        speed, useful, peak = (str(value) for value in told)
+        keys = ("tokens_per_second", "useful_slot_steps", "share_of_roofline", "peak_device_mib")
+        speed, useful, share, peak = (str(line.get(key, "")) for key in keys)
         speed = speed or str(line.get("failed", line.get("missing", "")))
-        rows.append(
-            (line["model"], line.get("case", ""), str(line.get("slots", "")), line["peer"], speed, ratio, useful, peak)
-        )
+        about = (line["model"], line.get("case", ""), str(line.get("slots", "")), line["peer"])
+        rows.append((*about, speed, ratio, useful, share, peak))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -16,9 +16,17 @@ from enrich.engine.loading import load_model
 from enrich.engine.protocol import EngineStats, Request, SamplingParams
 
 
-def load(_: str, directory: Path, dtype: str, threads: int) -> Peer:
+def load(name: str, directory: Path, dtype: str, threads: int) -> Peer:
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    machine = None
+    if name == "engine":  # the same for the engine of another source tree, which may lack what this takes
+        from roofline import Machine, least_seconds
+
+        machine = Machine.measured(device, getattr(torch, dtype))
+        if device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
     model = load_model(find_model(str(directory)), device, dtype)
     model.generation_config.eos_token_id = None
     made: dict[SamplingParams, ContinuousEngine] = {}  # as a run makes it once
@@ -36,6 +44,8 @@ def load(_: str, directory: Path, dtype: str, threads: int) -> Peer:
         for row, completion in engine.generate(requests, width, job.batch, lambda: False):
             lengths[row] = len(completion.token_ids)
         figures: dict[str, Any] = {"useful_slot_steps": round(1 - stats.decode_waste, 3)}
+        if machine is not None:
+            figures["least_seconds"] = least_seconds(model, job, machine)
         if device == "cuda":
             figures["peak_device_mib"] = torch.cuda.max_memory_allocated() >> 20
         return lengths, figures

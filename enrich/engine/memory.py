@@ -41,7 +41,7 @@ class Room:
         """Whether a row's bits don't depend on the number of rows, as long as it is filled up."""
         self._deterministic = deterministic
         self._fills_up = self._device.type == "cpu" and not self.same_bits and not has_own_pass
-        self._position_bytes = _position_bytes(model)
+        self._position_bytes = position_bytes(model)
         self._largest: int | None = None  # set once memory has run out
         self._told: int | None = None  # how many rows fit, as was last logged
 
@@ -149,7 +149,7 @@ def _left_by_groups(root: Path) -> Iterator[int]:
                 break
 
 
-def _position_bytes(model: Any) -> int:
+def position_bytes(model: Any) -> int:
     """Return the bytes that the keys and values of one token take up; 0 for a model that doesn't tell."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
