@@ -56,6 +56,7 @@ def main() -> int:
         flush=True,
     )
     failed = check(until)
+    tell_places()
     lines: list[dict[str, Any]] = []
     for options in MEASURED:
         lines += measure([*COMMON, *options], until)
@@ -83,6 +84,18 @@ def check(until: float) -> int:
                 if not isinstance(error, AssertionError):
                     traceback.print_exc()
     return failed
+
+
+def tell_places() -> None:
+    """Say which operations give rows other bits in another place: what makes 16-bit texts depend on the order."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "peers")]
+    import torch
+    from places import rows_that_differ
+
+    for slots in (64, 256):
+        found = {name: rows for name, rows in rows_that_differ("cuda", torch.bfloat16, slots, 64, 64) if rows}
+        told = ", ".join(f"{name}: {rows} rows" for name, rows in found.items()) or "none"
+        print(f"bfloat16, {slots} rows, operations whose bits depend on a row's place: {told}", flush=True)
 
 
 def measure(options: list[str], until: float) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ def test_the_checks_need_nothing_but_torch_and_transformers() -> None:
 import sys
 sys.modules.update(dict.fromkeys(["polars", "pyarrow", "click", "pytest", "hypothesis", "jsonschema", "obstore"]))
 sys.path[:0] = [{str(here)!r}, {str(here.parents[1])!r}, {str(here.parents[1] / "benchmarks" / "peers")!r}]
-import device_checks, ours, hugging, roofline, shapes
+import device_checks, ours, hugging, places, roofline, shapes
 assert set(sys.modules["enrich"].__path__) == {{{str(here.parents[1] / "enrich")!r}}}
 print(len(device_checks.CHECKS))
 """

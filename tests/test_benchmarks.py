@@ -1,4 +1,4 @@
-"""The least time that benchmarks hold the engine's against, reckoned by hand for a model that is small enough."""
+"""What benchmarks reckon themselves: the least time that the engine's is held against, and what depends on places."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ def roofline(monkeypatch: pytest.MonkeyPatch) -> Any:
     import roofline
 
     return roofline
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(PEERS))
+    import places
+
+    return places
 
 
 def test_prompts_are_arithmetic_and_steps_what_takes_longer(roofline: Any) -> None:
@@ -41,3 +49,19 @@ def test_a_machine_s_speeds_are_measured(roofline: Any, monkeypatch: pytest.Monk
     machine = roofline.Machine.measured("cpu", torch.float32)
     assert 1e8 < machine.flops_per_second < 1e14
     assert 1e7 < machine.bytes_per_second < 1e13
+
+
+def test_operations_whose_bits_depend_on_a_row_s_place_are_named(places: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dict(places.rows_that_differ("cpu", torch.bfloat16, 8, 32, 32))
+    assert len(before) == 13
+    norm = torch.nn.functional.layer_norm
+
+    def by_place(inputs: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        outputs = norm(inputs, shape)
+        outputs[0] *= 2
+        return outputs
+
+    monkeypatch.setattr(places.F, "layer_norm", by_place)
+    found = dict(places.rows_that_differ("cpu", torch.bfloat16, 8, 32, 32))
+    assert found.pop("step: norm") == 2  # the one that was first, and the one that is now
+    assert before.pop("step: norm") == 0 and found == before
