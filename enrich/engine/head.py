@@ -9,6 +9,7 @@ Shapes: N rows, C hidden size, V vocabulary, P pairs of a row and a token.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import cast
 
@@ -20,6 +21,8 @@ from enrich.engine import ranking
 from enrich.engine.linear import Linear, product, tile_of
 from enrich.engine.sampling import Restraint
 from enrich.engine.screen import Screen
+
+log = logging.getLogger("enrich")
 
 _ROWS = 64  # looked through at once: what is known of their scores stays in the processor's cache
 _MANY = (64, 4)  # tokens a row, and for each that is wanted, which a screen may leave on average to be worth it
@@ -83,6 +86,10 @@ class Head:
             self._patience = min(_PATIENCE, self._patience + (-1 if has_many else 1))
             if not has_many:
                 return left
+            if not self._patience:
+                log.debug(
+                    "a screen of the head leaves %d tokens a row: it is done without", len(left[0]) // len(states)
+                )
         return self._not_below(*self._screen.around(self(states), states), states, restraint, k)
 
     def _not_below(

@@ -9,12 +9,17 @@ is, with the same bits. Modules with such functions don't have their annotations
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
+
+from enrich.errors import one_line
+
+log = logging.getLogger("enrich")
 
 
 @cache
@@ -24,6 +29,7 @@ def scripted(function: Callable[..., Any]) -> Callable[..., Any]:
         warnings.simplefilter("ignore")  # of its deprecation
         try:
             script: Callable[..., Any] = torch.jit.script(function)
-        except Exception:  # whatever a torch says that has it, or one of the kernels, no more
+        except Exception as error:  # whatever a torch says that has it, or one of the kernels, no more
+            log.debug("decode steps run in Python, more slowly: %s", one_line(error))
             return function
     return script

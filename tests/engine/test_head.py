@@ -117,8 +117,9 @@ def test_a_row_s_highest_do_not_depend_on_its_neighbours(dtype: torch.dtype, k: 
 
 @pytest.mark.parametrize(("dtype", "k"), [(torch.float32, 50), (torch.bfloat16, 1)])
 def test_a_screen_that_leaves_too_many_is_asked_no_more_and_the_highest_stay_the_same(
-    dtype: torch.dtype, k: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, k: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("DEBUG", "enrich")
     states, weight = matrices(dtype)
     rest = restraint(STRICT)
     expected = prepared(weight, k).highest(states, rest, k)
@@ -138,6 +139,7 @@ def test_a_screen_that_leaves_too_many_is_asked_no_more_and_the_highest_stay_the
         assert torch.equal(found[0], expected[0])
         assert torch.equal(found[1], expected[1])
     assert asked == 8  # of 16 times
+    assert [record.message for record in caplog.records if "it is done without" in record.message]
 
 
 def test_a_row_that_may_draw_few_tokens_has_no_others_among_its_highest() -> None:

@@ -79,7 +79,9 @@ def test_matrices_that_can_t_be_laid_out_are_multiplied_as_they_are(name: str, m
     assert written(model) == expected
 
 
-def test_a_function_that_can_t_be_scripted_runs_as_it_is() -> None:
+def test_a_function_that_can_t_be_scripted_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "enrich")
+
     def reads(path: str) -> bytes:
         with open(path, "rb") as file:  # noqa: PTH123
             return file.read()
@@ -87,6 +89,7 @@ def test_a_function_that_can_t_be_scripted_runs_as_it_is() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert scripted(reads) is reads
+        assert "decode steps run in Python" in caplog.text
         assert isinstance(scripted(doubled), torch.jit.ScriptFunction)
     assert torch.equal(scripted(doubled)(torch.ones(2)), torch.full((2,), 2.0))
 
