@@ -155,6 +155,7 @@ def position_bytes(model: Any) -> int:
     heads = getattr(config, "num_attention_heads", None)
     if not heads:
         return 0
-    kept = getattr(config, "num_key_value_heads", None) or heads
+    shared_by_all = getattr(config, "multi_query", False)  # as GPT-BigCode calls it
+    kept = 1 if shared_by_all else getattr(config, "num_key_value_heads", None) or heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)

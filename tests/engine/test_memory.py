@@ -41,6 +41,7 @@ def model(dtype: torch.dtype = torch.float32, **about: Any) -> Any:
         (torch.float32, {}, 64),  # 2 * 10 * 512 * 4 bytes a position, 4 MB a row of 100: 64 rows take 262 MB of 600
         (torch.bfloat16, {}, 128),
         (torch.bfloat16, {"num_key_value_heads": 2}, 256),
+        (torch.bfloat16, {"multi_query": True}, 256),
         (torch.bfloat16, {"head_dim": 256}, 32),
     ],
 )
