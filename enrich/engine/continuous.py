@@ -19,6 +19,7 @@ from enrich.engine.fixed import FixedBatch
 from enrich.engine.forward import Forward, forward_of
 from enrich.engine.loading import fuse_activations, take_over
 from enrich.engine.memory import Room, is_out_of_memory
+from enrich.engine.packed import pack
 from enrich.engine.pool import Pool
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams, always
 from enrich.engine.ragged import RaggedBatch
@@ -66,6 +67,7 @@ class ContinuousEngine:
             self._forward.head.prepare(sampling.considered(params, self._forward.vocabulary))
         else:
             fuse_activations(model)
+            pack(model)
         self._room = Room(model, deterministic, has_own_pass=self._forward is not None)
         self._pool = Pool()
         self._shelf = Shelf(self._room) if model.device.type == "cuda" else None

@@ -60,8 +60,12 @@ def forward_of(model: Any) -> Forward | None:
     """Return the model's forward pass; None where transformers' own is to be used."""
     if model.device.type != "cpu" or model.dtype not in _FORMATS:
         return None
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None) or 1
+    if (getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // heads) < _LEAST_HEAD_SIZE:
+        return None
     for kind in (Gpt2Forward, RotaryForward):
         if kind.can_run(model):
             forward: Forward = kind(model)
-            return forward if forward.head_size >= _LEAST_HEAD_SIZE else None
+            return forward
     return None

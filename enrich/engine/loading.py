@@ -53,8 +53,9 @@ def load_model(files: ModelFiles, device: str, dtype: str) -> Any:
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             trust_remote_code=False,
-            # The fused CPU kernel's last bits change with the number of rows; plain matrix products' do not.
-            attn_implementation="eager" if dtype == "float32" else "sdpa",
+            # The fused CPU kernel's last bits change with the number of rows; plain matrix products' do not. In other
+            # formats models that have it take it by themselves.
+            attn_implementation="eager" if dtype == "float32" else None,
         ).to(device)
     except Exception as error:
         if is_out_of_memory(error):
