@@ -151,6 +151,11 @@ MUTATIONS = (
         "tests/engine/test_cuda.py",
     ),
     Mutation(
+        "engine: float32 attention of a bfloat16 model sees what is masked",
+        "engine/wide_attention.py", "scores += attention_mask", "scores += 0 * attention_mask",
+        "tests/engine/test_wide_attention.py",
+    ),
+    Mutation(
         "engine: a row in a slot draws by the numbers of the row before it",
         "engine/fixed.py", "self._uniforms[slots] = ", "_ = ", "tests/engine/test_cuda.py",
     ),

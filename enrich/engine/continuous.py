@@ -26,6 +26,7 @@ from enrich.engine.ragged import RaggedBatch
 from enrich.engine.shelf import Shelf
 from enrich.engine.stopping import StopStrings
 from enrich.engine.waiting import Waiting
+from enrich.engine.wide_attention import widen
 
 # Kinds of model, as transformers calls them, whose tokens the tests have seen equal to the reference engine's. Others
 # may keep more than keys and values, or read positions off the mask.
@@ -65,10 +66,11 @@ class ContinuousEngine:
         self._forward = forward_of(model)
         if self._forward:
             self._forward.head.prepare(sampling.considered(params, self._forward.vocabulary))
+            self._room = Room(model, deterministic, has_own_pass=True)
         else:
             fuse_activations(model)
-            pack(model)
-        self._room = Room(model, deterministic, has_own_pass=self._forward is not None)
+            is_packed, is_wide = pack(model), widen(model)
+            self._room = Room(model, deterministic, attends_wide=is_wide, same_bits=is_packed and is_wide)
         self._pool = Pool()
         self._shelf = Shelf(self._room) if model.device.type == "cuda" else None
         self.pads = self._forward is None

@@ -57,7 +57,7 @@ class FixedBatch:
         self._most = np.zeros(slots, dtype=np.int64)
         device = model.device
         layers = model.config.get_text_config().num_hidden_layers
-        self._cache = SlotCache(layers, slots, self._length, device)
+        self._cache = SlotCache(layers, slots, self._length, device, room.cache_dtype)
         self._tokens = torch.zeros(slots, dtype=torch.long, device=device)  # last token of each row, not yet decoded
         self._counts = torch.zeros(slots, dtype=torch.long, device=device)  # tokens drawn
         # The random numbers of all of a row's draws: made as it comes in, they are no part of a step.

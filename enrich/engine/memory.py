@@ -32,16 +32,25 @@ _OF_GROUPS = {
 class Room:
     """The rows for which a model has room: as many as are wanted, and half as many each time that is too many.
 
-    `has_own_pass` says that the model's pass is one of ours, in which bits never depend on the number of rows.
+    `has_own_pass` says that the model's pass is one of ours, in which bits never depend on the number of rows,
+    `attends_wide` that its keys and values are float32 whatever it is, `same_bits` that its bits are as in float32.
     """
 
-    def __init__(self, model: Any, deterministic: bool = False, has_own_pass: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        deterministic: bool = False,
+        has_own_pass: bool = False,
+        attends_wide: bool = False,
+        same_bits: bool = False,
+    ) -> None:
         self._device = model.device
-        self.same_bits = model.dtype == torch.float32 and model.device.type == "cpu"
+        self.same_bits = (model.dtype == torch.float32 or same_bits) and model.device.type == "cpu"
         """Whether a row's bits don't depend on the number of rows, as long as it is filled up."""
+        self.cache_dtype: torch.dtype = torch.float32 if attends_wide else model.dtype
         self._deterministic = deterministic
         self._fills_up = self._device.type == "cpu" and not self.same_bits and not has_own_pass
-        self._position_bytes = position_bytes(model)
+        self._position_bytes = position_bytes(model) // model.dtype.itemsize * self.cache_dtype.itemsize
         self._largest: int | None = None  # set once memory has run out
         self._told: int | None = None  # how many rows fit, as was last logged
 

@@ -34,13 +34,13 @@ class PackedLinear(nn.Module):
         return made.view(*inputs.shape[:-1], made.shape[1])
 
 
-def pack(model: Any) -> None:
+def pack(model: Any) -> bool:
     """Put packed layers in the place of a CPU model's linear ones, where there are kernels for its number format.
 
-    Its head keeps its weight, which often is the embedding's too.
+    Its head keeps its weight, which often is the embedding's too. Returns whether no other linear layers are left.
     """
     if model.device.type != "cpu" or model.dtype not in _FORMATS:
-        return
+        return False
     head = model.get_output_embeddings()
     for module in list(model.modules()):
         for name, layer in module.named_children():
@@ -51,3 +51,4 @@ def pack(model: Any) -> None:
             by = Linear.of(weight.t().contiguous() if isinstance(layer, Conv1D) else weight, bias)
             if by.is_laid_out:
                 setattr(module, name, PackedLinear(weight, by, keeps_weight=layer is head))
+    return not any(isinstance(module, nn.Linear | Conv1D) for module in model.modules())

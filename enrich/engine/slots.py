@@ -28,7 +28,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         """Allocate for the heads and the head size that the first keys show."""
         slots, length = self._cache.slots, self._cache.length
         self.keys, self.values = (
-            states.new_zeros(slots + 1, states.shape[1], length, states.shape[3])
+            states.new_zeros(slots + 1, states.shape[1], length, states.shape[3], dtype=self._cache.dtype)
             for states in (key_states, value_states)
         )
         self.is_initialized = True
@@ -40,13 +40,13 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         cache = self._cache
         if cache.prefilled is not None:  # [P, H, W, D], whole prompts: they see nothing but themselves
             width = key_states.shape[2]
-            self.keys.narrow(2, 0, width).index_copy_(0, cache.prefilled, key_states)
-            self.values.narrow(2, 0, width).index_copy_(0, cache.prefilled, value_states)
+            self.keys.narrow(2, 0, width).index_copy_(0, cache.prefilled, key_states.to(cache.dtype))
+            self.values.narrow(2, 0, width).index_copy_(0, cache.prefilled, value_states.to(cache.dtype))
             return key_states, value_states
         keys, values = self.keys[: cache.slots], self.values[: cache.slots]
         index = cache.positions.view(-1, 1, 1, 1).expand_as(key_states)  # [S, H, 1, D]
-        keys.scatter_(2, index, key_states)
-        values.scatter_(2, index, value_states)
+        keys.scatter_(2, index, key_states.to(cache.dtype))
+        values.scatter_(2, index, value_states.to(cache.dtype))
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -65,8 +65,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 class SlotCache(Cache):  # type: ignore[misc]
     """The cache of all layers: `positions` [S] is where a decode step writes, `prefilled` [P] the rows of a prefill."""
 
-    def __init__(self, num_layers: int, slots: int, length: int, device: torch.device) -> None:
+    def __init__(self, num_layers: int, slots: int, length: int, device: torch.device, dtype: torch.dtype) -> None:
         self.slots = slots
+        self.dtype = dtype  # that keys and values are kept in
         self.length = length
         self.positions = torch.zeros(slots, dtype=torch.long, device=device)
         self.prefilled: Tensor | None = None

@@ -122,7 +122,7 @@ def test_every_row_comes_once_however_many_workers(workers: int, count: int) -> 
     assert stats.slots == 0
     if count == 100:
         began = [len(engine.began) for engine in pool.engines]
-        assert max(began) - min(began) <= 24  # rows are shared out, whoever is a little faster
+        assert min(began) >= 8  # rows are shared out, however slow a worker is
 
 
 def test_buckets_follow_each_other_and_rows_may_come_while_others_are_done() -> None:
