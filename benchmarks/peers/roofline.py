@@ -16,7 +16,7 @@ import torch
 from job import Job
 
 from enrich.engine.linear import Linear, product
-from enrich.engine.memory import position_bytes
+from enrich.engine.memory import head_size, position_bytes
 
 _TRIES = 5
 _ROWS = {"cpu": 512, "cuda": 8192}
@@ -53,9 +53,7 @@ def least_seconds(model: Any, job: Job, machine: Machine) -> float:
     embeddings = {id(part.weight) for part in model.modules() if isinstance(part, torch.nn.Embedding)} | {id(head)}
     matrices = [one for one in model.parameters() if one.dim() == 2 and id(one) not in embeddings]
     layers = sum(one.numel() for one in matrices)
-    width = config.num_attention_heads * (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
+    width = config.num_attention_heads * head_size(config)
     prefilled = sum(len(prompt) - 1 for prompt in job.prompts)
     decoded = sum(job.new_tokens)
     seen_by_prompts = sum((len(prompt) - 1) * len(prompt) // 2 for prompt in job.prompts)

@@ -111,6 +111,7 @@ class ContinuousEngine:
     def _batch(self, width: int, slots: int, forbids: bool) -> FixedBatch:
         if self._shelf is not None:
             if batch := self._shelf.take(slots, width, forbids):
+                batch.stats = self.stats
                 return batch
             self._shelf.make_room(slots, width + self._params.max_new_tokens)
         batch = FixedBatch(

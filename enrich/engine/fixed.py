@@ -39,7 +39,8 @@ class FixedBatch:
         steps: int,
         stops: StopStrings | None,
     ) -> None:
-        self._model, self._params, self._stats = model, params, stats
+        self._model, self._params = model, params
+        self.stats = stats
         self._ends = np.array(sorted(ends), dtype=np.int64)
         self._stops = stops
         self._steps = steps  # between two looks at what was drawn
@@ -83,7 +84,7 @@ class FixedBatch:
     def give_back(self) -> list[tuple[int, Request]]:
         """Return the rows that have not finished, as if they had never been taken."""
         rows = [row for row in self._rows if row is not None]
-        self._stats.prompt_tokens -= sum(len(request.prompt_token_ids) for _, request in rows)
+        self.stats.prompt_tokens -= sum(len(request.prompt_token_ids) for _, request in rows)
         return rows
 
     @property
@@ -119,10 +120,10 @@ class FixedBatch:
             if active:
                 if self._room.same_bits and not waiting and active * 2 < self._slots:
                     self._shrink(self._room.filled(active, self._slots))
-                self._stats.note_slots(self._slots, active)
+                self.stats.note_slots(self._slots, active)
                 for _ in range(self._steps):
                     self._step()
-                self._stats.decode_positions += self._slots * self._steps
+                self.stats.decode_positions += self._slots * self._steps
             elif not self._finished:
                 return
             yield from self.hand_out()
@@ -176,8 +177,8 @@ class FixedBatch:
             if self._forbidden is not None:
                 mask = sampling.forbidden_mask([request for _, _, request in taken], self._forbidden.shape[1])
                 self._forbidden[slots] = False if mask is None else self._on_device(mask)
-            self._stats.prompt_tokens += sum(lengths)
-            self._stats.prefill_positions += rows * self._width
+            self.stats.prompt_tokens += sum(lengths)
+            self.stats.prefill_positions += rows * self._width
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         # CUDA has read what it copies once this returns, and has not been waited for, with all it was asked for before.
@@ -256,7 +257,7 @@ class FixedBatch:
             assert row is not None
             self._rows[slot] = None
             drawn = self._drawn[slot, : lengths[place]].tolist()
-            self._stats.generated_tokens += len(drawn)
+            self.stats.generated_tokens += len(drawn)
             self._finished.append((row[0], Completion(tuple(drawn), "stop" if is_stopped[place] else "length")))
 
     def _shrink(self, slots: int) -> None:

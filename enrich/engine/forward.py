@@ -17,6 +17,7 @@ from torch import Tensor
 from enrich.engine.attention import Lines, Seen
 from enrich.engine.gpt2 import Gpt2Forward
 from enrich.engine.head import Head
+from enrich.engine.memory import head_size
 from enrich.engine.rotary import RotaryForward
 
 _LEAST_HEAD_SIZE = 16  # sums of fewer products are computed by another kernel of torch's, whose bits differ
@@ -60,9 +61,7 @@ def forward_of(model: Any) -> Forward | None:
     """Return the model's forward pass; None where transformers' own is to be used."""
     if model.device.type != "cpu" or model.dtype not in _FORMATS:
         return None
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None) or 1
-    if (getattr(config, "head_dim", None) or getattr(config, "hidden_size", 0) // heads) < _LEAST_HEAD_SIZE:
+    if head_size(model.config.get_text_config()) < _LEAST_HEAD_SIZE:
         return None
     for kind in (Gpt2Forward, RotaryForward):
         if kind.can_run(model):

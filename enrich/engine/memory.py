@@ -158,6 +158,12 @@ def _left_by_groups(root: Path) -> Iterator[int]:
                 break
 
 
+def head_size(config: Any) -> int:
+    """Return how many numbers a key of one head has; 0 for a model that doesn't tell."""
+    heads = getattr(config, "num_attention_heads", None)
+    return int(getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0))
+
+
 def position_bytes(model: Any) -> int:
     """Return the bytes that the keys and values of one token take up; 0 for a model that doesn't tell."""
     config = model.config.get_text_config()
@@ -166,5 +172,5 @@ def position_bytes(model: Any) -> int:
         return 0
     shared_by_all = getattr(config, "multi_query", False)  # as GPT-BigCode calls it
     kept = 1 if shared_by_all else getattr(config, "num_key_value_heads", None) or heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    size = head_size(config)
     return int(2 * config.num_hidden_layers * kept * size * model.dtype.itemsize)

@@ -289,6 +289,10 @@ def check_batches_kept_for_later_buckets(model: Any) -> None:
         found = [all_of(engine, requests, width) for requests, width in plans]
         assert found == expected
         assert len(captures) == 3  # two widths, and once more where tokens are forbidden
+        engine.stats = stats = EngineStats()  # as who measures does
+        all_of(engine, some, WIDTH)
+        assert stats.prompt_tokens == sum(len(request.prompt_token_ids) for request in some)
+        assert stats.generated_tokens == sum(len(completion.token_ids) for completion in expected[0].values())
         looks = iter(range(2))
         list(engine.generate(some, WIDTH, 16, lambda: next(looks, None) is None))
         assert all_of(engine, others, WIDTH) == expected[2]
