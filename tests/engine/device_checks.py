@@ -16,7 +16,14 @@ from unittest import mock
 
 import torch
 from engine_rows import WIDTH, make_requests, run
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from enrich.engine import continuous, sampling
 from enrich.engine.continuous import ContinuousEngine
@@ -50,6 +57,19 @@ def llama() -> Any:
         num_key_value_heads=2, max_position_embeddings=96, eos_token_id=0, bos_token_id=0,
     )  # fmt: skip
     return enlarged(LlamaForCausalLM(shape))
+
+
+def of_kind(kind: str, hidden: int = 64, inner: int = 128, end: int = 0) -> Any:
+    """A model of any of transformers' kinds, two layers of four heads."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 400, "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": 2,
+        "head_dim": hidden // 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96,
+        "n_positions": 96, "n_embd": hidden, "n_layer": 2, "n_head": 4, "rotary_dim": 16, "ffn_dim": inner,
+        "word_embed_proj_dim": hidden, "sliding_window": None, "eos_token_id": end, "bos_token_id": end,
+        "pad_token_id": None,
+    }  # fmt: skip
+    return enlarged(AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)))
 
 
 def enlarged(model: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from device_checks import of_kind
 from engine_rows import WIDTH, make_requests, run
 from screens import SCREENS, screen_all
 from transformers import (
@@ -402,18 +403,7 @@ def test_memory_for_not_even_one_tile_is_told(model: torch.nn.Module, monkeypatc
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_kind_of_model_writes_the_reference_s_tokens(kind: str) -> None:
-    torch.manual_seed(0)
-    shape = {
-        "vocab_size": 400, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96, "n_positions": 96,
-        "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 16, "ffn_dim": 128, "word_embed_proj_dim": 64,
-        "sliding_window": None, "eos_token_id": END, "bos_token_id": END, "pad_token_id": None,
-    }  # fmt: skip
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.mul_(4)
-    model.set_attn_implementation("eager")
+    model = of_kind(kind, end=END)
     assert can_run(model)
     requests = make_requests(24)
     expected = run(make_engine(ReferenceEngine, model, replace(GREEDY, max_new_tokens=12)), requests, 16)

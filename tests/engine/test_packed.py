@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 import torch
+from device_checks import of_kind
 from engine_rows import make_requests, run
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from enrich.engine.continuous import ContinuousEngine
 from enrich.engine.linear import Linear
@@ -18,21 +18,12 @@ from enrich.engine.loading import load_model
 from enrich.engine.packed import PackedLinear, pack
 from enrich.engine.protocol import EngineStats, SamplingParams
 
-SHAPE = {
-    "vocab_size": 400, "hidden_size": 96, "intermediate_size": 200, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "max_position_embeddings": 96, "n_positions": 96, "n_embd": 96, "n_layer": 2, "n_head": 4, "rotary_dim": 16,
-    "ffn_dim": 200, "word_embed_proj_dim": 96, "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": None,
-}  # fmt: skip
 HAS_KERNELS = Linear.of(torch.zeros(32, 32), None).is_laid_out
 
 
 def made(kind: str, dtype: torch.dtype = torch.float32) -> Any:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SHAPE), attn_implementation="eager")
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.mul_(4)
-    return model.to(dtype).eval()
+    """A model with sizes that are no powers of two."""
+    return of_kind(kind, hidden=96, inner=200).to(dtype)
 
 
 def packed_in(model: Any) -> list[PackedLinear]:

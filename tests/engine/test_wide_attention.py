@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from device_checks import check_sixteen_bit_scores
+from device_checks import check_sixteen_bit_scores, of_kind
 from engine_rows import make_requests, run
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from enrich.engine.continuous import KINDS, ContinuousEngine
 from enrich.engine.protocol import EngineStats, SamplingParams
@@ -20,18 +19,7 @@ NARROW = {"codegen", "gptj", "stablelm"}  # attention of their own, which transf
 
 
 def made(kind: str, dtype: torch.dtype = torch.bfloat16) -> Any:
-    torch.manual_seed(0)
-    shape = {
-        "vocab_size": 400, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 16,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96, "n_positions": 96,
-        "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 16, "ffn_dim": 128, "word_embed_proj_dim": 64,
-        "sliding_window": None, "eos_token_id": None, "bos_token_id": 0, "pad_token_id": None,
-    }  # fmt: skip
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape))
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.mul_(4)
-    return model.to(dtype).eval()
+    return of_kind(kind).to(dtype)
 
 
 def test_it_is_the_attention_of_the_formula() -> None:
