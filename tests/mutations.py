@@ -142,6 +142,10 @@ MUTATIONS = (
         "engine/fixed.py", " and (self._forbidden is not None or not heeds_forbidden)", "", "tests/engine/test_cuda.py",
     ),
     Mutation(
+        "engine: a step that can't be captured ends the run",
+        "engine/fixed.py", "if is_out_of_memory(error):", "if error:", "tests/engine/test_cuda.py",
+    ),
+    Mutation(
         "engine: batches that are kept do not make room",
         "engine/shelf.py", "while self._batches and not", "while False and not", "tests/engine/test_cuda.py",
     ),

@@ -9,7 +9,9 @@ Shapes: S slots, P rows of a prefill, W prompt width, L = W + new tokens, V voca
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,14 @@ import torch
 from torch import Tensor
 
 from enrich.engine import ranking, sampling
-from enrich.engine.memory import Room
+from enrich.engine.memory import Room, is_out_of_memory
 from enrich.engine.protocol import Completion, EngineStats, Request, SamplingParams
 from enrich.engine.slots import SlotCache
 from enrich.engine.stopping import StopStrings
 from enrich.engine.waiting import Waiting
+from enrich.errors import one_line
+
+log = logging.getLogger("enrich")
 
 
 class FixedBatch:
@@ -75,6 +80,7 @@ class FixedBatch:
         self._prefill_positions = torch.arange(width, device=device)[None]
         self._forbidden: Tensor | None = None  # [S, V], once there is something to heed
         self._graph: Any = None
+        self._can_capture = model.device.type == "cuda"
 
     def heed_forbidden(self) -> None:
         """Make room for what rows must not draw."""
@@ -185,27 +191,35 @@ class FixedBatch:
         return tensor.to(self._tokens.device, non_blocking=self._tokens.is_cuda)
 
     def _step(self) -> None:
-        if self._tokens.device.type != "cuda":
-            self._decode()
-        elif self._graph is None:
-            self._graph = self._capture()
-        else:
+        if self._graph is not None:
             self._graph.replay()
+            return
+        self._decode()  # which also warms up what a capture must not see
+        if self._can_capture:
+            self._capture()
 
-    def _capture(self) -> Any:
-        """Run a step, which also warms up what a capture must not see, and capture the next one."""
-        self._decode()
+    def _capture(self) -> None:
+        """Capture the next step; where a model's can't be captured, its steps go on as they are."""
         state = (
             self._tokens, self._cache.positions, self._counts, self._generated, self._recent, self._tick,
             self._is_broken,
         )  # fmt: skip
         before = [tensor.clone() for tensor in state]
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._decode()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph):
+                self._decode()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            self._can_capture = False
+            _warn_of_no_capture(one_line(error))
+        else:
+            self._graph = graph
+        finally:
+            torch.cuda.set_stream(stream)  # a capture that failed leaves its own
         for tensor, value in zip(state, before, strict=True):
             tensor.copy_(value)
-        return graph
 
     def _decode(self) -> None:
         """Draw the next token of every slot, in place: nothing here waits for the device."""
@@ -282,3 +296,8 @@ class FixedBatch:
         for numbers in (self._drawn, self._num_drawn, self._most):
             numbers[: len(kept)] = numbers[kept]
         self._slots = slots
+
+
+@cache  # once, not for each shape
+def _warn_of_no_capture(reason: str) -> None:
+    log.warning("decode steps can't be captured as a CUDA graph and take longer: %s", reason)

@@ -6,6 +6,7 @@ filler rows, several steps between two looks at what they drew, one captured ste
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -25,7 +26,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from enrich.engine import continuous, sampling
+from enrich.engine import continuous, fixed, sampling
 from enrich.engine.continuous import ContinuousEngine
 from enrich.engine.fixed import FixedBatch
 from enrich.engine.loading import fuse_activations
@@ -248,22 +249,30 @@ class _Replayed:
     batch: Any = None
 
     def replay(self) -> None:
-        type(self).batch._decode()
+        self.batch._decode()
 
 
-def captured_steps() -> Any:
-    """Have steps captured and replayed; on a CPU by a stand-in that computes while it captures, which must not show."""
-    if torch.cuda.is_available():
-        return nullcontext()
+@contextmanager
+def stand_ins(fails: bool = False) -> Iterator[None]:
+    """Have steps captured on a CPU too, by a stand-in that computes while it captures, which must not show."""
 
-    def step(batch: Any) -> None:
-        _Replayed.batch = batch
-        if batch._graph is None:
-            batch._graph = batch._capture()
-        else:
-            batch._graph.replay()
+    @contextmanager
+    def graph(_: Any) -> Iterator[None]:
+        yield
+        if fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
 
-    return mock.patch.multiple(FixedBatch, _step=step)
+    made = FixedBatch.__init__
+
+    def made_for_a_gpu(batch: Any, *args: Any) -> None:
+        made(batch, *args)
+        batch._can_capture = True
+
+    cuda = mock.patch.multiple(
+        torch.cuda, CUDAGraph=_Replayed, graph=graph, current_stream=mock.Mock(), set_stream=mock.Mock()
+    )
+    with cuda, mock.patch.object(FixedBatch, "__init__", made_for_a_gpu):
+        yield
 
 
 def check_replays_across_refills(model: Any) -> None:
@@ -283,17 +292,37 @@ def counted_captures() -> Iterator[list[Any]]:
     captures = []
     capture = FixedBatch._capture
 
-    def counted(batch: Any) -> Any:
+    def counted(batch: Any) -> None:
         captures.append(batch)
-        return capture(batch)
+        capture(batch)
+        if isinstance(batch._graph, _Replayed):
+            batch._graph.batch = batch
 
-    graphs = (
-        nullcontext()
-        if torch.cuda.is_available()
-        else mock.patch.multiple(torch.cuda, CUDAGraph=_Replayed, graph=lambda _: nullcontext())
-    )
-    with graphs, captured_steps(), mock.patch.object(FixedBatch, "_capture", counted):
+    graphs = nullcontext() if torch.cuda.is_available() else stand_ins()
+    with graphs, mock.patch.object(FixedBatch, "_capture", counted):
         yield captures
+
+
+def check_steps_that_cannot_be_captured(model: Any) -> None:
+    """Where a step waits for the device, which no capture may, steps go on without, and draw the same."""
+    requests = make_requests(60)
+    with eager_steps():
+        expected = run(AsOnGpu(model, SAMPLED), requests, 16)
+    decode, told = FixedBatch._decode, []
+
+    def waits(batch: Any) -> None:
+        decode(batch)
+        batch._counts.sum().item()
+
+    fixed._warn_of_no_capture.cache_clear()
+    graphs = nullcontext() if torch.cuda.is_available() else stand_ins(fails=True)
+    warns = mock.patch.object(logging.getLogger("enrich"), "warning", lambda *args: told.append(args))
+    with graphs, warns, mock.patch.object(FixedBatch, "_decode", waits):
+        engine = AsOnGpu(model, SAMPLED)
+        found = run(engine, requests, 16)
+        all_of(engine, requests, WIDTH + 8)
+    assert found == expected
+    assert len(told) == 1, told
 
 
 def check_batches_kept_for_later_buckets(model: Any) -> None:
@@ -414,6 +443,7 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "out of memory": check_memory_that_runs_out,
     "out of memory late": check_memory_that_runs_out_late,
     "replays across refills": check_replays_across_refills,
+    "steps that can't be captured": check_steps_that_cannot_be_captured,
     "batches kept for later buckets": check_batches_kept_for_later_buckets,
     "rows handed out beside steps": check_rows_are_handed_out_while_the_next_steps_are_computed,
     "filler and neighbours": check_filler_and_neighbours,
