@@ -142,6 +142,14 @@ MUTATIONS = (
         "engine/fixed.py", " and (self._forbidden is not None or not heeds_forbidden)", "", "tests/engine/test_cuda.py",
     ),
     Mutation(
+        "engine: a run's model keeps the matrices that are laid out anew",
+        "stages/setup.py", "owns_model=not is_lent", "owns_model=False", "tests/test_job.py",
+    ),
+    Mutation(
+        "engine: a model that was lent loses its matrices",
+        "stages/setup.py", "owns_model=not is_lent", "owns_model=True", "tests/test_job.py",
+    ),
+    Mutation(
         "engine: a step that can't be captured ends the run",
         "engine/fixed.py", "if is_out_of_memory(error):", "if error:", "tests/engine/test_cuda.py",
     ),

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from enrich import job
+from enrich import RunConfig, job
 from enrich.engine.continuous import ContinuousEngine
+from enrich.engine.files import find_model
+from enrich.engine.loading import load_model
 from enrich.errors import (
     CatalogError,
     CheckpointMismatch,
@@ -370,6 +372,26 @@ def test_a_template_of_one_s_own_is_what_the_model_reads(enrich, tmp_path: Path,
 
 def test_llama_style_models_run(enrich, tiny_llama: Path) -> None:
     assert enrich(HOME, limit=10, model=str(tiny_llama)).generated == 10
+
+
+def test_a_run_lets_go_of_what_it_has_loaded_and_not_of_what_it_was_lent(
+    tmp_path: Path, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def noted(*told: Any) -> Any:
+        loaded.append(load_model(*told))
+        return loaded[-1]
+
+    monkeypatch.setattr(setup, "load_model", noted)
+    lent = load_model(find_model(str(tiny_gpt2)), "cpu", "float32")
+    for name, model in (("own", None), ("lent", lent)):
+        output = str(tmp_path / f"{name}.parquet")
+        config = RunConfig(str(HOME), output, model=str(tiny_gpt2), dtype="float32", limit=5, rules=("all=off",))
+        job.run(config, model=model)
+    held = [one.transformer.h[0].mlp.c_fc.weight.untyped_storage().nbytes() for one in (*loaded, lent)]
+    assert len(held) == 2
+    assert held[0] == 4 < held[1]
 
 
 def test_the_summary_is_json(enrich) -> None:

@@ -56,7 +56,7 @@ def test_what_is_planned_is_what_is_done(config: Callable[..., RunConfig], tmp_p
 def test_the_padding_planned_is_what_a_padding_engine_has(
     config: Callable[..., RunConfig], tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("enrich.engine.continuous.forward_of", lambda _: None)  # ours computes none
+    monkeypatch.setattr("enrich.engine.continuous.forward_of", lambda _, **__: None)  # ours computes none
     options = {"model": str(tiny_llama), "dtype": "float32"}
     assert job.foresee(config(**options)).padding_waste == pytest.approx(
         job.run(config(**options)).padding_waste, abs=0.02

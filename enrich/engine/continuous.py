@@ -56,6 +56,7 @@ class ContinuousEngine:
         stats: EngineStats,
         stops: StopStrings | None = None,
         deterministic: bool = False,
+        owns_model: bool = False,
     ) -> None:
         self.stats = stats
         self._stops = stops
@@ -63,7 +64,7 @@ class ContinuousEngine:
         self._params = params
         self._ends = set(take_over(model, end_token_id))
         self._steps = _GPU_CHECK_EVERY if model.device.type == "cuda" else 1
-        self._forward = forward_of(model)
+        self._forward = forward_of(model, takes_weights=owns_model)
         if self._forward:
             self._forward.head.prepare(sampling.considered(params, self._forward.vocabulary))
             self._room = Room(model, deterministic, has_own_pass=True)

@@ -57,14 +57,17 @@ class Forward(Protocol):
         """Return what the head is given [N, C] for the last layer's output."""
 
 
-def forward_of(model: Any) -> Forward | None:
-    """Return the model's forward pass; None where transformers' own is to be used."""
+def forward_of(model: Any, *, takes_weights: bool = False) -> Forward | None:
+    """Return the model's forward pass; None where transformers' own is to be used.
+
+    If it takes the weights, the model lets go of each matrix that is laid out anew, and can't compute any more.
+    """
     if model.device.type != "cpu" or model.dtype not in _FORMATS:
         return None
     if head_size(model.config.get_text_config()) < _LEAST_HEAD_SIZE:
         return None
     for kind in (Gpt2Forward, RotaryForward):
         if kind.can_run(model):
-            forward: Forward = kind(model)
+            forward: Forward = kind(model, takes_weights)
             return forward
     return None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from enrich.engine.attention import Lines, Seen, attend
 from enrich.engine.head import Head
-from enrich.engine.linear import Linear, is_small, product, product_added_to, product_then_gelu
+from enrich.engine.linear import Linear, is_small, let_go, product, product_added_to, product_then_gelu
 from enrich.engine.scripted import scripted
 
 _TANH_GELU = ("gelu_new", "gelu_pytorch_tanh")
@@ -37,7 +37,7 @@ class _Shape(NamedTuple):
 class Gpt2Forward:
     """GPT-2 between embedding and logits; see `Forward`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, takes_weights: bool = False) -> None:
         config, body = model.config, model.transformer
         self.layers = config.n_layer
         self.kv_heads, self.group, self.head_size = config.n_head, 1, config.n_embd // config.n_head
@@ -55,9 +55,9 @@ class Gpt2Forward:
         self._blocks = [
             _Block(
                 *(b.ln_1.weight.detach(), b.ln_1.bias.detach()),
-                *(_linear(b.attn.c_attn), _linear(b.attn.c_proj)),
+                *(_linear(b.attn.c_attn, takes_weights), _linear(b.attn.c_proj, takes_weights)),
                 *(b.ln_2.weight.detach(), b.ln_2.bias.detach()),
-                *(_linear(b.mlp.c_fc), _linear(b.mlp.c_proj)),
+                *(_linear(b.mlp.c_fc, takes_weights), _linear(b.mlp.c_proj, takes_weights)),
             )
             for b in body.h
         ]
@@ -126,6 +126,8 @@ def _decode(hidden: Tensor, blocks: list[_Block], shape: _Shape, lines: list[Lin
     return hidden
 
 
-def _linear(stored: Any) -> Linear:
-    weight: torch.Tensor = stored.weight.detach()
-    return Linear.of(weight.t().contiguous(), stored.bias.detach())
+def _linear(stored: Any, takes_weight: bool) -> Linear:
+    made = Linear.of(stored.weight.detach().t().contiguous(), stored.bias.detach())
+    if takes_weight:
+        let_go(stored)
+    return made

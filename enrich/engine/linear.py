@@ -7,7 +7,7 @@ be called at all: on AMD's processors torch's plain products use half the vector
 Shapes: N rows, I inputs, O outputs.
 """
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +79,16 @@ def _laid_out(weight: Tensor) -> Tensor | None:
     except (AttributeError, NotImplementedError, RuntimeError):
         return None
     return cast(Tensor, laid_out)
+
+
+def let_go(layer: Any) -> None:
+    """Free a layer's weight."""
+    layer.weight.data = hollow(layer.weight.detach())
+
+
+def hollow(weight: Tensor) -> Tensor:
+    """Return what has a matrix's shape and format, for those who ask for them, and no numbers."""
+    return weight.new_zeros(1, 1).expand(weight.shape)
 
 
 def is_small(model: torch.nn.Module) -> bool:

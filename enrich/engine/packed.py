@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from enrich.engine.linear import Linear, product
+from enrich.engine.linear import Linear, hollow, product
 
 _FORMATS = (torch.float32, torch.bfloat16)
 _SMALLEST = 16  # inputs and outputs
@@ -24,8 +24,7 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: Tensor, by: Linear, keeps_weight: bool) -> None:
         super().__init__()
         self.bias = by.bias
-        # Model classes ask weights for their format; of those that are let go that is all that is left.
-        self.weight = weight if keeps_weight else weight.new_zeros(1, 1).expand(weight.shape)
+        self.weight = weight if keeps_weight else hollow(weight)
         self._by = by
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from enrich.engine.attention import Lines, Seen, attend
 from enrich.engine.head import Head
-from enrich.engine.linear import Linear, is_small, product, product_added_to
+from enrich.engine.linear import Linear, is_small, let_go, product, product_added_to
 from enrich.engine.scripted import scripted
 
 _KINDS = ("llama", "mistral", "qwen2", "qwen3")
@@ -37,7 +37,7 @@ class _Shape(NamedTuple):
 class RotaryForward:
     """A model of Llama's build between embedding and logits; see `Forward`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, takes_weights: bool = False) -> None:
         config, body = model.config, model.model
         first = body.layers[0].self_attn
         self.layers = config.num_hidden_layers
@@ -53,13 +53,13 @@ class RotaryForward:
         self._blocks = [
             _Block(
                 layer.input_layernorm.weight.detach(),
-                _stacked(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+                _stacked(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj, takes=takes_weights),
                 _weight_of(layer.self_attn, "q_norm"),
                 _weight_of(layer.self_attn, "k_norm"),
-                _stacked(layer.self_attn.o_proj),
+                _stacked(layer.self_attn.o_proj, takes=takes_weights),
                 layer.post_attention_layernorm.weight.detach(),
-                _stacked(layer.mlp.gate_proj, layer.mlp.up_proj),
-                _stacked(layer.mlp.down_proj),
+                _stacked(layer.mlp.gate_proj, layer.mlp.up_proj, takes=takes_weights),
+                _stacked(layer.mlp.down_proj, takes=takes_weights),
             )
             for layer in body.layers
         ]
@@ -149,9 +149,13 @@ def _weight_of(attention: Any, norm: str) -> Tensor | None:
     return getattr(attention, norm).weight.detach() if hasattr(attention, norm) else None
 
 
-def _stacked(*stored: Any) -> Linear:
-    """Return several linear layers as one, their outputs side by side."""
+def _stacked(*stored: Any, takes: bool) -> Linear:
+    """Return several linear layers as one, their outputs side by side; take their weights, if that is told."""
     weight = stored[0].weight if len(stored) == 1 else torch.cat([one.weight for one in stored])
     biases = [one.bias for one in stored]
     bias = None if biases[0] is None else torch.cat(biases).detach()
-    return Linear.of(weight.detach(), bias)
+    made = Linear.of(weight.detach(), bias)
+    if takes:
+        for one in stored:
+            let_go(one)
+    return made

@@ -89,7 +89,9 @@ def load_engine(setup: Setup) -> Engine:
         )
     model = load_model(files, pick_device(setup.device), setup.dtype)
     tokenizer = Tokenizer(files, chat=setup.chat)
-    return make_engine(model, tokenizer, setup.params, EngineStats(), deterministic=setup.deterministic)
+    return make_engine(
+        model, tokenizer, setup.params, EngineStats(), deterministic=setup.deterministic, owns_model=True
+    )
 
 
 class Worker:

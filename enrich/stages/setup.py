@@ -68,7 +68,7 @@ class Run:
     stats: EngineStats = field(default_factory=EngineStats)
     generating_seconds: float = 0.0
     meter: Meter = field(default_factory=Meter)
-    model: Any = None  # its weights, if they were loaded before the run
+    model: Any = None  # with its weights, where it is lent to the run by who has loaded it
     names: Names = field(default_factory=Names)
 
     @cached_property
@@ -219,10 +219,14 @@ class Run:
                 self.stats,
                 self.should_stop,
             )
-        if self.model is None:
+        model, is_lent = self.model, self.model is not None
+        if not is_lent:
             log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
-            self.model = load_model(self.files, self.device, self.dtype)
-        return make_engine(self.model, self.tokenizer, self.params, self.stats, deterministic=self.config.deterministic)
+            model = load_model(self.files, self.device, self.dtype)
+        is_deterministic = self.config.deterministic
+        return make_engine(
+            model, self.tokenizer, self.params, self.stats, deterministic=is_deterministic, owns_model=not is_lent
+        )
 
 
 def prepare(config: RunConfig, should_stop: Callable[[], int]) -> Run:

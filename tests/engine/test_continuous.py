@@ -85,9 +85,11 @@ def model(request: pytest.FixtureRequest) -> torch.nn.Module:
     return made.eval()
 
 
-def make_engine(kind: type, model: torch.nn.Module, params: SamplingParams, stats: EngineStats | None = None) -> Engine:
+def make_engine(
+    kind: type, model: torch.nn.Module, params: SamplingParams, stats: EngineStats | None = None, **options: Any
+) -> Engine:
     model.generation_config.eos_token_id = ENDS
-    engine: Engine = kind(model, END, params, stats or EngineStats())
+    engine: Engine = kind(model, END, params, stats or EngineStats(), **options)
     return engine
 
 
@@ -97,6 +99,21 @@ def test_the_tokens_are_those_of_the_reference_engine(model: torch.nn.Module, pa
     expected = run(make_engine(ReferenceEngine, model, params), requests, 16)
     assert run(make_engine(ContinuousEngine, model, params), requests, 16) == expected
     assert {completion.finish_reason for completion in expected} == {"stop", "length"}
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+@torch.inference_mode()
+def test_an_engine_that_owns_its_model_has_each_matrix_once(make: Callable[[], Any]) -> None:
+    model, requests, ids = make().eval(), make_requests(40), torch.arange(1, 25).view(2, 12)
+    scores, head = model(input_ids=ids).logits, model.lm_head.weight
+    texts = run(make_engine(ContinuousEngine, model, SAMPLED), requests, 16)
+    assert torch.equal(model(input_ids=ids).logits, scores)  # it was somebody else's
+    assert run(make_engine(ContinuousEngine, model, SAMPLED, owns_model=True), requests, 16) == texts
+    embeddings = {id(part.weight) for part in model.modules() if isinstance(part, torch.nn.Embedding)}
+    left = [one for one in model.parameters() if one.dim() > 1 and one is not head and id(one) not in embeddings]
+    assert len(left) == 3 * (4 if make is gpt2 else 7)
+    assert {one.untyped_storage().nbytes() for one in left} == {4}
+    assert head.untyped_storage().nbytes() == head.nbytes
 
 
 def test_no_tokens_stand_twice_in_a_row_where_that_is_not_wanted(model: torch.nn.Module) -> None:
