@@ -142,12 +142,16 @@ MUTATIONS = (
         "engine/fixed.py", " and (self._forbidden is not None or not heeds_forbidden)", "", "tests/engine/test_cuda.py",
     ),
     Mutation(
+        "checkpoint: the file of each part stays open",
+        "checkpoint.py", "self._list(part)", "self._list(part); os.open(path, 0)", "tests/integration/test_soak.py",
+    ),
+    Mutation(
         "engine: a run's model keeps the matrices that are laid out anew",
-        "stages/setup.py", "owns_model=not is_lent", "owns_model=False", "tests/test_job.py",
+        "stages/setup.py", "owns_model=self.model is None", "owns_model=False", "tests/test_job.py",
     ),
     Mutation(
         "engine: a model that was lent loses its matrices",
-        "stages/setup.py", "owns_model=not is_lent", "owns_model=True", "tests/test_job.py",
+        "stages/setup.py", "owns_model=self.model is None", "owns_model=True", "tests/test_job.py",
     ),
     Mutation(
         "engine: a step that can't be captured ends the run",

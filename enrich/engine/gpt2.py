@@ -126,8 +126,8 @@ def _decode(hidden: Tensor, blocks: list[_Block], shape: _Shape, lines: list[Lin
     return hidden
 
 
-def _linear(stored: Any, takes_weight: bool) -> Linear:
+def _linear(stored: Any, takes_weights: bool) -> Linear:
     made = Linear.of(stored.weight.detach().t().contiguous(), stored.bias.detach())
-    if takes_weight:
+    if takes_weights:
         let_go(stored)
     return made

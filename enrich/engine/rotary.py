@@ -53,13 +53,15 @@ class RotaryForward:
         self._blocks = [
             _Block(
                 layer.input_layernorm.weight.detach(),
-                _stacked(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj, takes=takes_weights),
+                _stacked(
+                    layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj, takes_weights=takes_weights
+                ),
                 _weight_of(layer.self_attn, "q_norm"),
                 _weight_of(layer.self_attn, "k_norm"),
-                _stacked(layer.self_attn.o_proj, takes=takes_weights),
+                _stacked(layer.self_attn.o_proj, takes_weights=takes_weights),
                 layer.post_attention_layernorm.weight.detach(),
-                _stacked(layer.mlp.gate_proj, layer.mlp.up_proj, takes=takes_weights),
-                _stacked(layer.mlp.down_proj, takes=takes_weights),
+                _stacked(layer.mlp.gate_proj, layer.mlp.up_proj, takes_weights=takes_weights),
+                _stacked(layer.mlp.down_proj, takes_weights=takes_weights),
             )
             for layer in body.layers
         ]
@@ -149,13 +151,13 @@ def _weight_of(attention: Any, norm: str) -> Tensor | None:
     return getattr(attention, norm).weight.detach() if hasattr(attention, norm) else None
 
 
-def _stacked(*stored: Any, takes: bool) -> Linear:
+def _stacked(*stored: Any, takes_weights: bool) -> Linear:
     """Return several linear layers as one, their outputs side by side; take their weights, if that is told."""
     weight = stored[0].weight if len(stored) == 1 else torch.cat([one.weight for one in stored])
     biases = [one.bias for one in stored]
     bias = None if biases[0] is None else torch.cat(biases).detach()
     made = Linear.of(weight.detach(), bias)
-    if takes:
+    if takes_weights:
         for one in stored:
             let_go(one)
     return made

@@ -219,13 +219,17 @@ class Run:
                 self.stats,
                 self.should_stop,
             )
-        model, is_lent = self.model, self.model is not None
-        if not is_lent:
+        model = self.model
+        if model is None:
             log.info("loading %s (%s) on %s in %s", self.files.name, self.files.revision[:12], self.device, self.dtype)
             model = load_model(self.files, self.device, self.dtype)
-        is_deterministic = self.config.deterministic
         return make_engine(
-            model, self.tokenizer, self.params, self.stats, deterministic=is_deterministic, owns_model=not is_lent
+            model,
+            self.tokenizer,
+            self.params,
+            self.stats,
+            deterministic=self.config.deterministic,
+            owns_model=self.model is None,
         )
 
 
